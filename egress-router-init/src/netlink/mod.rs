@@ -1,0 +1,5 @@
+//! The one place that speaks netlink.
+
+pub mod conntrack;
+pub mod nft;
+pub mod route;

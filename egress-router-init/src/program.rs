@@ -1,0 +1,239 @@
+//! The program: reads the environment, does the command, names the exit code.
+//! The one place where everything is wired.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use egress_config::{
+    Diagnostics, Environment, LogFormat, LogLevel, VariableSpec, Warning, variables,
+};
+use egress_runtime::environment::ProcessEnvironment;
+use egress_runtime::logging;
+use egress_runtime::signals::{Request, Signals};
+use egress_runtime::watch::FileWatch;
+use tracing::{debug, info, warn};
+
+use crate::capabilities;
+use crate::cli::{self, Command, Output};
+use crate::config::{Config, Mode};
+use crate::report;
+use crate::router::{LAST_ANNOUNCEMENT_OF_INIT, Outcome, Router, RunError, announce};
+use crate::stay;
+use crate::status;
+
+/// Exit codes: 0, and those of `sysexits.h` that have a meaning here.
+mod exit {
+    pub(super) const DONE: u8 = 0;
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const CONFIG: u8 = 64;
+    pub(super) const NO_PERMISSION: u8 = 77;
+}
+
+/// Why the program ends in failure.
+enum Failure {
+    Config(Box<Diagnostics>),
+    NoPermission(String),
+    Failed(String),
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let text = error.to_string();
+        if error.is_permission() { Self::NoPermission(text) } else { Self::Failed(text) }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the program and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let command = match cli::parse(arguments) {
+        Ok(command) => command,
+        Err(answer) if answer.is_error => {
+            complain(&answer.text);
+            return exit::CONFIG;
+        }
+        Err(answer) => {
+            return match say(&answer.text) {
+                Ok(()) => exit::DONE,
+                Err(_) => exit::FAILED,
+            };
+        }
+    };
+    // Everything waits for the kernel or for the network: one thread.
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(perform(command)));
+    match result {
+        Ok(()) => exit::DONE,
+        Err(Failure::Config(diagnostics)) => {
+            complain(&format!("{diagnostics}\n"));
+            exit::CONFIG
+        }
+        Err(Failure::NoPermission(text)) => {
+            complain(&format!("{text}\n"));
+            exit::NO_PERMISSION
+        }
+        Err(Failure::Failed(text)) => {
+            complain(&format!("{text}\n"));
+            exit::FAILED
+        }
+    }
+}
+
+/// Scripts match the last line on standard error, so it is plain text also
+/// where the log is not. A reader that is gone misses it.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+async fn perform(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run => run().await,
+        Command::Plan(output) => {
+            let (config, warnings) = configuration()?;
+            for warning in &warnings {
+                complain(&format!("warning: {warning}\n"));
+            }
+            plan(&config, output).await
+        }
+        Command::Check => {
+            let (config, warnings) = configuration()?;
+            for warning in &warnings {
+                complain(&format!("warning: {warning}\n"));
+            }
+            Ok(say(&report::checked(&config))?)
+        }
+        Command::Status(output) => {
+            logging_before_configuration();
+            let status = status::gather().await?;
+            Ok(say(&match output {
+                Output::Json => status::json(&status)?,
+                Output::Text | Output::Nft => status.to_string(),
+            })?)
+        }
+        Command::Wait => wait().await,
+        Command::Undo => {
+            logging_before_configuration();
+            require_capabilities()?;
+            let steps = undo().await?;
+            info!(steps, "the router is gone from this network namespace");
+            Ok(())
+        }
+    }
+}
+
+fn configuration() -> Result<(Config, Vec<Warning>), Failure> {
+    Config::from_environment(&ProcessEnvironment)
+        .map_err(|diagnostics| Failure::Config(Box::new(diagnostics)))
+}
+
+/// For commands that work without the router's variables.
+fn logging_before_configuration() {
+    fn setting<T: FromStr>(variable: &VariableSpec) -> Option<T> {
+        ProcessEnvironment.var(variable.name()).ok()??.parse().ok()
+    }
+    start_logging(
+        setting(variables::LOG).unwrap_or(LogLevel::Info),
+        setting(variables::LOG_FORMAT).unwrap_or(LogFormat::Auto),
+    );
+}
+
+fn start_logging(level: LogLevel, format: LogFormat) {
+    if let Err(error) = logging::init(level, format) {
+        complain(&format!("{error}\n"));
+    }
+}
+
+fn require_capabilities() -> Result<(), Failure> {
+    let missing = capabilities::missing()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|capability| capability.name()).collect();
+    Err(Failure::NoPermission(format!(
+        "the container lacks the capability {0}; add it to the manifest: \
+         securityContext: {{ capabilities: {{ add: [{0}] }} }}",
+        names.join(", ")
+    )))
+}
+
+async fn run() -> Result<(), Failure> {
+    let (config, warnings) = configuration()?;
+    start_logging(config.log_level(), config.log_format());
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    require_capabilities()?;
+    report::log_configuration(&config);
+    if config.mode() == Mode::Legacy {
+        // Read again once the file is watched, so that no change falls in
+        // between.
+        let file = config.destination_file().map(FileWatch::new);
+        let config = if file.is_some() { configuration()?.0 } else { config };
+        return Ok(stay::run(config, file).await?);
+    }
+    let started = std::time::Instant::now();
+    let mut router = Router::open(config.firewall())?;
+    let outcome = router.converge(&config).await?;
+    announce(&config, &outcome.egress)?;
+    log_outcome(&outcome, started.elapsed());
+    // A gateway that missed the first one would send replies to the old
+    // interface until its entry ages; then the run ends.
+    tokio::time::sleep(LAST_ANNOUNCEMENT_OF_INIT).await;
+    Ok(announce(&config, &outcome.egress)?)
+}
+
+pub(crate) fn log_outcome(outcome: &Outcome, took: std::time::Duration) {
+    info!(
+        pod_interface = %outcome.pod_interface,
+        egress_interface = %outcome.egress.name,
+        mac = %outcome.egress.mac,
+        changes = outcome.changes,
+        milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "the network is set up",
+    );
+}
+
+async fn plan(config: &Config, output: Output) -> Result<(), Failure> {
+    let mut router = Router::open(config.firewall())?;
+    let state = router.observe().await?;
+    let plan = crate::plan::converge(config, &state).map_err(RunError::from)?;
+    Ok(say(&match output {
+        Output::Text => report::plan_text(config, &plan),
+        Output::Json => report::plan_json(config, &plan)?,
+        Output::Nft => plan.table(config).to_string(),
+    })?)
+}
+
+async fn undo() -> Result<usize, Failure> {
+    // Whichever driver made rules here, both are asked.
+    let mut router = Router::open(crate::config::FirewallDriver::Nftables)?;
+    Ok(router.undo().await?)
+}
+
+/// The main container of a redirect pod: the packet rules do the work.
+async fn wait() -> Result<(), Failure> {
+    logging_before_configuration();
+    let mut signals = Signals::install().map_err(|error| Failure::Failed(error.to_string()))?;
+    info!("waiting for SIGTERM; the network was set up by the init container");
+    loop {
+        match signals.next().await {
+            Request::Reload => debug!("nothing to reload"),
+            Request::Drain | Request::Stop => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The README says what the program says.
+
+use std::fs;
+use std::path::Path;
+
+use egress_config::{Program, markdown_table};
+
+#[test]
+fn the_table_of_variables_is_the_programs_own() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let table = markdown_table(Program::RouterInit);
+    assert!(readme.contains(&table), "put this into README.md:\n\n{table}");
+}
