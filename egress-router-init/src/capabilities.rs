@@ -59,7 +59,10 @@ mod tests {
     fn reads_the_effective_mask() {
         let status = |mask: &str| format!("Name:\tinit\nCapPrm:\tffff\nCapEff:\t{mask}\n");
         assert_eq!(missing_from(&status("0000000000003000")), []);
-        assert_eq!(missing_from(&status("0000000000001000")), [Capability::NetRaw]);
+        assert_eq!(
+            missing_from(&status("0000000000001000")),
+            [Capability::NetRaw]
+        );
         assert_eq!(
             missing_from(&status("0000000000000000")),
             [Capability::NetAdmin, Capability::NetRaw]

@@ -46,11 +46,18 @@ pub(crate) struct Answer {
 ///
 /// # Errors
 /// With what to print instead of working.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Command, Answer> {
-    let matches = command().try_get_matches_from(arguments).map_err(|error| Answer {
-        text: error.to_string(),
-        is_error: !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion),
-    })?;
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Command, Answer> {
+    let matches = command()
+        .try_get_matches_from(arguments)
+        .map_err(|error| Answer {
+            text: error.to_string(),
+            is_error: !matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ),
+        })?;
     Ok(match matches.subcommand() {
         Some(("plan", matches)) => Command::Plan(output(matches)),
         Some(("check", _)) => Command::Check,
@@ -110,7 +117,11 @@ mod tests {
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, Answer> {
-        parse(std::iter::once("egress-router-init").chain(arguments.iter().copied()).map(Into::into))
+        parse(
+            std::iter::once("egress-router-init")
+                .chain(arguments.iter().copied())
+                .map(Into::into),
+        )
     }
 
     #[test]
@@ -126,8 +137,14 @@ mod tests {
     #[test]
     fn commands_and_their_forms() {
         assert_eq!(parsed(&["plan"]), Ok(Command::Plan(Output::Text)));
-        assert_eq!(parsed(&["plan", "--output", "nft"]), Ok(Command::Plan(Output::Nft)));
-        assert_eq!(parsed(&["status", "-o", "json"]), Ok(Command::Status(Output::Json)));
+        assert_eq!(
+            parsed(&["plan", "--output", "nft"]),
+            Ok(Command::Plan(Output::Nft))
+        );
+        assert_eq!(
+            parsed(&["status", "-o", "json"]),
+            Ok(Command::Status(Output::Json))
+        );
         assert_eq!(parsed(&["wait"]), Ok(Command::Wait));
         assert!(parsed(&["status", "--output", "nft"]).unwrap_err().is_error);
         assert!(parsed(&["sing"]).unwrap_err().is_error);
@@ -137,7 +154,11 @@ mod tests {
     fn help_names_every_variable() {
         let help = parsed(&["--help"]).unwrap_err();
         assert!(!help.is_error);
-        for name in ["EGRESS_SOURCE", "EGRESS_DESTINATION", "EGRESS_ADDRESS_PROBE"] {
+        for name in [
+            "EGRESS_SOURCE",
+            "EGRESS_DESTINATION",
+            "EGRESS_ADDRESS_PROBE",
+        ] {
             assert!(help.text.contains(name), "{name} in {}", help.text);
         }
     }

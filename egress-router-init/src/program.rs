@@ -19,8 +19,8 @@ use crate::cli::{self, Command, Output};
 use crate::config::{Config, Mode};
 use crate::report;
 use crate::router::{LAST_ANNOUNCEMENT_OF_INIT, Outcome, Router, RunError, announce};
-use crate::stay;
 use crate::status;
+use crate::stay;
 
 /// Exit codes: 0, and those of `sysexits.h` that have a meaning here.
 mod exit {
@@ -40,7 +40,11 @@ enum Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let text = error.to_string();
-        if error.is_permission() { Self::NoPermission(text) } else { Self::Failed(text) }
+        if error.is_permission() {
+            Self::NoPermission(text)
+        } else {
+            Self::Failed(text)
+        }
     }
 }
 
@@ -183,7 +187,11 @@ async fn run() -> Result<(), Failure> {
         // Read again once the file is watched, so that no change falls in
         // between.
         let file = config.destination_file().map(FileWatch::new);
-        let config = if file.is_some() { configuration()?.0 } else { config };
+        let config = if file.is_some() {
+            configuration()?.0
+        } else {
+            config
+        };
         return Ok(stay::run(config, file).await?);
     }
     let started = std::time::Instant::now();

@@ -28,7 +28,12 @@ pub(crate) fn log_configuration(config: &Config) {
         info!("and {unlogged} more redirects; `egress-router-init plan` lists all of them");
     }
     for fallback in redirects.fallbacks() {
-        info!(line = fallback.line(), "redirect {} -> {}", REST, fallback.target());
+        info!(
+            line = fallback.line(),
+            "redirect {} -> {}",
+            REST,
+            fallback.target()
+        );
     }
 }
 
@@ -64,18 +69,32 @@ fn write_plan(out: &mut String, config: &Config, plan: &Plan) -> std::fmt::Resul
     writeln!(out, "pod network       {}", plan.pod_interface)?;
     writeln!(out, "physical network  {}", describe(&plan.egress))?;
     for leg in config.legs() {
-        writeln!(out, "source            {} by gateway {}", leg.source(), leg.gateway())?;
+        writeln!(
+            out,
+            "source            {} by gateway {}",
+            leg.source(),
+            leg.gateway()
+        )?;
     }
     write_redirects(out, config)?;
     if plan.is_converged() {
-        writeln!(out, "\nchanges           none: the network is set up as configured")?;
+        writeln!(
+            out,
+            "\nchanges           none: the network is set up as configured"
+        )?;
     } else {
-        writeln!(out, "\nchanges, each with the command that would do the same")?;
+        writeln!(
+            out,
+            "\nchanges, each with the command that would do the same"
+        )?;
+        for (number, step) in (1..).zip(&plan.steps) {
+            writeln!(out, "{number:>4}  {step}")?;
+        }
     }
-    for (number, step) in (1..).zip(&plan.steps) {
-        writeln!(out, "{number:>4}  {step}")?;
-    }
-    writeln!(out, "\npacket rules      `egress-router-init plan --output nft` prints them")
+    writeln!(
+        out,
+        "\npacket rules      `egress-router-init plan --output nft` prints them"
+    )
 }
 
 fn write_redirects(out: &mut String, config: &Config) -> std::fmt::Result {
@@ -111,7 +130,11 @@ fn describe(egress: &EgressInterface) -> String {
 
 /// The plan for programs.
 pub(crate) fn plan_json(config: &Config, plan: &Plan) -> Result<String, std::io::Error> {
-    let steps: Vec<Value> = plan.steps.iter().map(|step| json!(step.to_string())).collect();
+    let steps: Vec<Value> = plan
+        .steps
+        .iter()
+        .map(|step| json!(step.to_string()))
+        .collect();
     let value = json!({
         "config": config,
         "pod_interface": plan.pod_interface,

@@ -139,7 +139,12 @@ impl Router {
     /// When the kernel has none for us.
     pub fn open(kind: FirewallDriver) -> Result<Self, RunError> {
         let route = RouteSocket::open().map_err(RunError::Socket)?;
-        Ok(Self { route, driver: firewall::open(kind)?, kind, pod_networks: Vec::new() })
+        Ok(Self {
+            route,
+            driver: firewall::open(kind)?,
+            kind,
+            pod_networks: Vec::new(),
+        })
     }
 
     /// Reads the namespace.
@@ -267,7 +272,9 @@ impl Router {
             plan = plan::converge(config, &self.observe().await?)?;
         }
         let step = plan.steps.iter().find(|step| !step.is_repeatable());
-        Err(RunError::Unsettled { step: step.map(Step::to_string).unwrap_or_default() })
+        Err(RunError::Unsettled {
+            step: step.map(Step::to_string).unwrap_or_default(),
+        })
     }
 
     async fn outcome(
@@ -279,7 +286,12 @@ impl Router {
         let state = self.observe().await?;
         let name = plan.egress.name();
         let link = state.link(name).ok_or_else(|| gone(name))?;
-        Ok(Outcome { changes, rules, pod_interface: plan.pod_interface, egress: egress(link)? })
+        Ok(Outcome {
+            changes,
+            rules,
+            pod_interface: plan.pod_interface,
+            egress: egress(link)?,
+        })
     }
 
     /// Puts the plan's packet rules in force.
@@ -326,11 +338,14 @@ impl Router {
         link: &str,
         addresses: &[IpAddr],
     ) -> Result<(), RunError> {
-        let Some(wait) = config.address_probe() else { return Ok(()) };
+        let Some(wait) = config.address_probe() else {
+            return Ok(());
+        };
         let state = self.route.observe().await?;
         let egress = egress(state.link(link).ok_or_else(|| gone(link))?)?;
-        let probes =
-            addresses.iter().map(|address| wire::probe(egress.index, egress.mac, *address, wait));
+        let probes = addresses
+            .iter()
+            .map(|address| wire::probe(egress.index, egress.mac, *address, wait));
         try_join_all(probes).await?;
         Ok(())
     }
@@ -365,9 +380,7 @@ impl Router {
         for step in plan::restore(before, &now) {
             debug!("undo: {step}");
             let result = match &step {
-                Step::DeleteFirewall => {
-                    self.driver.remove().map(drop).map_err(RunError::from)
-                }
+                Step::DeleteFirewall => self.driver.remove().map(drop).map_err(RunError::from),
                 step => self.route.change(step).await.map_err(RunError::from),
             };
             if let Err(error) = result {
@@ -393,7 +406,11 @@ pub fn announce(config: &Config, egress: &Egress) -> Result<(), RunError> {
 pub const LAST_ANNOUNCEMENT_OF_INIT: Duration = Duration::from_millis(200);
 
 fn sources(config: &Config) -> Vec<IpAddr> {
-    config.legs().iter().map(|leg| leg.source().addr()).collect()
+    config
+        .legs()
+        .iter()
+        .map(|leg| leg.source().addr())
+        .collect()
 }
 
 fn firewall_of<'a>(config: &'a Config, plan: &'a Plan, sources: &'a [IpAddr]) -> Firewall<'a> {
@@ -409,9 +426,15 @@ fn firewall_of<'a>(config: &'a Config, plan: &'a Plan, sources: &'a [IpAddr]) ->
 
 fn egress(link: &Link) -> Result<Egress, RunError> {
     let mac = MacAddr::try_from(link.mac.as_slice())?;
-    Ok(Egress { name: link.name.clone(), index: link.index, mac })
+    Ok(Egress {
+        name: link.name.clone(),
+        index: link.index,
+        mac,
+    })
 }
 
 fn gone(link: &str) -> RunError {
-    RunError::LinkGone { link: link.to_owned() }
+    RunError::LinkGone {
+        link: link.to_owned(),
+    }
 }

@@ -12,7 +12,7 @@ use crate::config::FirewallDriver;
 use crate::firewall::{Count, Counters};
 use crate::originals::Originals;
 use crate::router::{Router, RunError};
-use crate::state::{MAIN_TABLE, PROTOCOL, POD_TABLE, State};
+use crate::state::{MAIN_TABLE, POD_TABLE, PROTOCOL, State};
 
 /// The router as the kernel sees it.
 #[derive(Debug, Serialize)]
@@ -107,9 +107,17 @@ fn interface(state: &State) -> Option<Interface> {
     Some(Interface {
         name: link.name.clone(),
         up: link.up,
-        mac: link.mac.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":"),
+        mac: link
+            .mac
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<Vec<_>>()
+            .join(":"),
         mtu: link.mtu,
-        addresses: state.addresses_of(&link.name).map(|a| a.address.to_string()).collect(),
+        addresses: state
+            .addresses_of(&link.name)
+            .map(|a| a.address.to_string())
+            .collect(),
     })
 }
 
@@ -128,7 +136,10 @@ fn connections() -> Option<Connections> {
         let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
         fs::read_to_string(path).ok()?.trim().parse().ok()
     };
-    Some(Connections { count: read("count")?, max: read("max")? })
+    Some(Connections {
+        count: read("count")?,
+        max: read("max")?,
+    })
 }
 
 fn traffic(counters: Counters) -> Traffic {
@@ -172,15 +183,21 @@ impl Display for Status {
                 },
             )?,
         }
-        for (title, lines) in
-            [("routes", &self.routes), ("pod routes", &self.pod_routes), ("rules", &self.rules)]
-        {
+        for (title, lines) in [
+            ("routes", &self.routes),
+            ("pod routes", &self.pod_routes),
+            ("rules", &self.rules),
+        ] {
             for (index, line) in lines.iter().enumerate() {
                 writeln!(f, "{:<12} {line}", if index == 0 { title } else { "" })?;
             }
         }
         if let Some(connections) = self.connections {
-            writeln!(f, "connections  {} of {}", connections.count, connections.max)?;
+            writeln!(
+                f,
+                "connections  {} of {}",
+                connections.count, connections.max
+            )?;
         }
         match &self.firewall {
             Ok(traffic) => write!(f, "{traffic}"),
@@ -191,9 +208,17 @@ impl Display for Status {
 
 impl Display for Traffic {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<12} {:<40} {:>12} {:>14}", "PORT", "GOES TO", "PACKETS", "BYTES")?;
+        writeln!(
+            f,
+            "\n{:<12} {:<40} {:>12} {:>14}",
+            "PORT", "GOES TO", "PACKETS", "BYTES"
+        )?;
         let mut row = |port: String, target: String, count: Count| {
-            writeln!(f, "{port:<12} {target:<40} {:>12} {:>14}", count.packets, count.bytes)
+            writeln!(
+                f,
+                "{port:<12} {target:<40} {:>12} {:>14}",
+                count.packets, count.bytes
+            )
         };
         for mapping in &self.mappings {
             row(
@@ -203,9 +228,21 @@ impl Display for Traffic {
             )?;
         }
         for fallback in &self.fallbacks {
-            row("the rest".to_owned(), fallback.target.to_string(), fallback.count)?;
+            row(
+                "the rest".to_owned(),
+                fallback.target.to_string(),
+                fallback.count,
+            )?;
         }
-        row("refused".to_owned(), "(from the pod network)".to_owned(), self.refused)?;
-        row("dropped".to_owned(), "(from the physical network)".to_owned(), self.dropped)
+        row(
+            "refused".to_owned(),
+            "(from the pod network)".to_owned(),
+            self.refused,
+        )?;
+        row(
+            "dropped".to_owned(),
+            "(from the physical network)".to_owned(),
+            self.dropped,
+        )
     }
 }

@@ -178,10 +178,18 @@ impl Stay {
         loop {
             tokio::select! {
                 request = signals.next() => match request {
-                    Request::Reload => self.reload(&outcome),
+                    Request::Reload => {
+                        self.reload(&outcome);
+                        // The new list may take more than packet rules, such
+                        // as forwarding for a family that had no redirect.
+                        look.soon(Instant::now());
+                    }
                     Request::Drain | Request::Stop => return Ok(()),
                 },
-                () = changed(file.as_mut()) => self.reload(&outcome),
+                () = changed(file.as_mut()) => {
+                    self.reload(&outcome);
+                    look.soon(Instant::now());
+                }
                 () = changes.next() => look.soon(Instant::now()),
                 () = until(look.next()) => {
                     look.looked(Instant::now());
@@ -324,7 +332,7 @@ impl Stay {
         }
         let started = Instant::now();
         let outcome = self.router.repair(&self.config).await?;
-        warn!("somebody changed the pod's network; it was set up again");
+        warn!("the pod's network was not as configured; it was set up again");
         log_outcome(&outcome, started.elapsed());
         self.metrics.repaired();
         Ok(Some(outcome))

@@ -80,7 +80,14 @@ impl NetNs {
     /// # Errors
     /// When the kernel refuses.
     pub fn add_bridge(&self, name: &str) -> Result<()> {
-        let link = LinkBridge::new(name).index(new_index()).build();
+        let index = new_index();
+        // Given, it stays; otherwise it is that of some port, and changes
+        // under the hosts that know it when ports come and go.
+        let [a, b, c, d] = index.to_be_bytes();
+        let link = LinkBridge::new(name)
+            .index(index)
+            .address(vec![0x02, 0, a, b, c, d])
+            .build();
         self.create_link(link, || format!("creating bridge {name}"))
     }
 

@@ -46,12 +46,15 @@ pub(super) struct Iptables {
 /// Whether there can be iptables rules in this network namespace, asked
 /// without running anything: most pods have none, and starting a process is
 /// not for nothing.
-pub(super) fn may_have_rules() -> bool {
+pub(super) fn may_have_iptables_rules() -> bool {
     let legacy = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
         .into_iter()
         .any(|path| std::fs::read_to_string(path).is_ok_and(|names| !names.is_empty()));
     // Who may not ask has not written any either.
-    legacy || NftSocket::open().and_then(|mut socket| socket.has_iptables_rules()).unwrap_or(false)
+    legacy
+        || NftSocket::open()
+            .and_then(|mut socket| socket.has_iptables_rules())
+            .unwrap_or(false)
 }
 
 impl Iptables {
@@ -221,7 +224,11 @@ fn forget(old: &HashSet<Entry>, new: &HashSet<Entry>) {
                 before.contains(&connection) && !now.contains(&connection)
             }
             // It was refused, and would be so for as long as the client tries.
-            Tracked::Untranslated { address, protocol, port } => {
+            Tracked::Untranslated {
+                address,
+                protocol,
+                port,
+            } => {
                 let port = (AddressFamily::of(address), protocol, port);
                 now.serves(port) && !before.serves(port)
             }

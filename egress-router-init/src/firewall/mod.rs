@@ -15,7 +15,7 @@ use std::ops::AddAssign;
 use egress_config::{Port, Protocol};
 use serde::Serialize;
 
-use self::iptables::{Iptables, IptablesError};
+use self::iptables::{Iptables, IptablesError, may_have_iptables_rules};
 use self::nftables::Nftables;
 use self::rules::Firewall;
 use crate::config::FirewallDriver;
@@ -90,9 +90,9 @@ pub fn open(driver: FirewallDriver) -> Result<Box<dyn Driver>, DriverError> {
 /// When that is refused.
 pub fn remove_other(driver: FirewallDriver) -> Result<bool, DriverError> {
     let mut other: Box<dyn Driver> = match driver {
-        FirewallDriver::Nftables if !iptables::may_have_rules() => return Ok(false),
+        FirewallDriver::Nftables if !may_have_iptables_rules() => return Ok(false),
         FirewallDriver::Nftables => match Iptables::open() {
-            Ok(iptables) => Box::new(iptables),
+            Ok(driver) => Box::new(driver),
             Err(IptablesError::Missing { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         },

@@ -151,8 +151,14 @@ fn own_addresses() -> Result<HashSet<IpAddr>, NftError> {
         source: errno.into(),
     })?;
     let ip = |address: SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        let v4 = address
+            .as_sockaddr_in()
+            .map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| {
+            address
+                .as_sockaddr_in6()
+                .map(|address| IpAddr::V6(address.ip()))
+        })
     };
     Ok(all.filter_map(|interface| ip(interface.address?)).collect())
 }

@@ -2,8 +2,8 @@
 //!
 //! Pure: no socket, no clock, no environment. Three questions are answered
 //! here, each from a [`State`](crate::state::State): what is missing to the
-//! configured router ([`converge`]), what takes the router away again
-//! ([`undo`]), and what brings a namespace back to how it was ([`restore`]).
+//! configured router ([`converge()`]), what takes the router away again
+//! ([`undo()`]), and what brings a namespace back to how it was ([`restore()`]).
 
 mod converge;
 mod error;

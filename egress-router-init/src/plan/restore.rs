@@ -13,7 +13,7 @@ use crate::state::{Link, MAIN_TABLE, NodeView, POD_TABLE, Route, SHELF_TABLE, St
 
 /// Plans the way from `now` back to `before`, for all that a run changes.
 ///
-/// Unlike [`undo`](super::undo) this knows the earlier state itself, which may
+/// Unlike [`undo`](super::undo()) this knows the earlier state itself, which may
 /// have had a router with another configuration. What others changed meanwhile
 /// is left alone. Packet rules are not its concern: a run replaces older ones
 /// last, and where there were none before they go.

@@ -28,7 +28,8 @@ const DESTINATION: &str = "\
 8443 tcp 203.0.113.26 443
 203.0.113.27";
 
-const PICTURE: &str = "  client pods                router pod               physical network 192.168.12.0/24
+const PICTURE: &str =
+    "  client pods                router pod               physical network 192.168.12.0/24
   node1, node2   ── eth0 ──  egress-router  ── macvlan0 ── gateway .1 ── outside servers
   10.244.0.0/16              10.244.1.x     192.168.12.99                203.0.113.25 .26 .27";
 

@@ -5,11 +5,11 @@ use egress_lab::{Family, Host, address};
 use egress_router_init::{
     config::Config,
     firewall::{
-        rules::{ADMIN_CHAIN, FORWARD_CHAIN, Firewall, TABLE},
+        rules::{ADMIN_CHAIN, FORWARD_CHAIN, TABLE},
         table::{Chain, Hook, Policy, Rule, Statement, Table},
     },
     netlink::{nft::NftSocket, route::RouteSocket},
-    plan::Step,
+    plan::{self, Step},
     state::{MAIN_TABLE, POD_TABLE, PROTOCOL, Route, State},
 };
 use ipnet::IpNet;
@@ -18,21 +18,29 @@ use ipnet::IpNet;
 pub(crate) const LINK: &str = "macvlan0";
 
 /// Carries out steps that are made from what is there.
-pub(crate) fn change(pod: &Host, steps: impl FnOnce(&State) -> Vec<Step> + Send) {
+fn change(pod: &Host, steps: impl FnOnce(&State) -> Vec<Step>) {
+    let steps = steps(&observe(pod));
+    assert!(!steps.is_empty(), "nothing to damage");
+    with_socket(pod, async |socket| {
+        for step in &steps {
+            socket.change(step).await.unwrap();
+        }
+    });
+}
+
+fn observe(pod: &Host) -> State {
+    with_socket(pod, async |socket| socket.observe().await.unwrap())
+}
+
+fn with_socket<T: Send>(pod: &Host, action: impl AsyncFnOnce(&RouteSocket) -> T + Send) -> T {
     pod.netns().run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let socket = RouteSocket::open().unwrap();
-            let steps = steps(&socket.observe().await.unwrap());
-            assert!(!steps.is_empty(), "nothing to damage");
-            for step in steps {
-                socket.change(&step).await.unwrap();
-            }
-        });
-    });
+            .build();
+        runtime
+            .unwrap()
+            .block_on(async { action(&RouteSocket::open().unwrap()).await })
+    })
 }
 
 pub(crate) fn link_down(pod: &Host) {
@@ -125,16 +133,8 @@ pub(crate) fn add_operators_rule(pod: &Host, list: &str) {
         .with("EGRESS_GATEWAY", "192.168.12.1 2001:db8:12::1")
         .with("EGRESS_DESTINATION", list);
     let (config, _) = Config::from_environment(&environment).unwrap();
-    let sources = Family::ALL.map(address::source);
-    let mut table = Firewall {
-        pod_interface: "eth0",
-        egress_interface: LINK,
-        sources: &sources,
-        redirects: config.redirects(),
-        local_ports: config.local_ports(),
-        pod_networks: &[],
-    }
-    .table();
+    let state = observe(pod);
+    let mut table = plan::converge(&config, &state).unwrap().table(&config);
     let admin = table
         .chains
         .iter_mut()

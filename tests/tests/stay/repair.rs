@@ -64,7 +64,7 @@ fn is_repaired(damage: Damage) -> TestResult {
         told.map_err(|error| error.to_string())
     });
     assert!(
-        told.contains("somebody changed the pod's network"),
+        told.contains("the pod's network was not as configured"),
         "{told}"
     );
     router.traffic();

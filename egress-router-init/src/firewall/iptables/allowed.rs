@@ -38,7 +38,10 @@ impl Allowed {
     /// Whether anything is allowed to a port of the router.
     pub(super) fn serves(&self, port: (AddressFamily, u8, u16)) -> bool {
         self.ports.contains(&port)
-            || self.fallbacks.iter().any(|fallback| AddressFamily::of(*fallback) == port.0)
+            || self
+                .fallbacks
+                .iter()
+                .any(|fallback| AddressFamily::of(*fallback) == port.0)
     }
 }
 
