@@ -31,7 +31,7 @@ use netlink_packet_route::{
 use crate::{
     error::{Context, Result},
     eventually::eventually,
-    link::link_name,
+    link::{LOOPBACK, link_name},
     netlink::Netlink,
     netns::NetNs,
 };
@@ -131,7 +131,9 @@ impl Snapshot {
     pub fn settled(netns: &NetNs) -> Result<Self> {
         netns.await_carrier()?;
         // Waits for what the carrier sets off: both take the kernel's one lock.
-        netns.set_up("lo")?;
+        netns
+            .netlink(|netlink| netlink.set_up(LOOPBACK))
+            .context(|| format!("setting lo up in {}", netns.name()))?;
         Ok(eventually(SETTLING_DEADLINE, || {
             let snapshot = Self::of(netns).map_err(|error| error.to_string())?;
             match snapshot.address_without_route() {

@@ -328,7 +328,14 @@ fn egress_interface_is_the_pods() -> TestResult {
 
 fn egress_interface_is_no_ethernet() -> TestResult {
     let lab = build(&small())?;
-    let _tun = lab.router_pod().netns().run(|| tun::open("macvlan0"))?;
+    // Every namespace has one interface that is none: its loopback.
+    let netns = lab.router_pod().netns();
+    netns.set_down("lo")?;
+    let mut name = LinkMessage::default();
+    name.header.index = netns.link_index("lo")?;
+    name.attributes
+        .push(LinkAttribute::IfName("macvlan0".to_owned()));
+    netns.set_link("lo", name)?;
     let advice = [
         "\"macvlan0\" is not an Ethernet interface",
         "set EGRESS_INTERFACE",
@@ -835,34 +842,4 @@ fn make(host: &Host, name: &str, kind: &InfoKind) -> std::io::Result<()> {
     let create = NLM_F_CREATE | NLM_F_EXCL;
     host.netns()
         .netlink(|netlink| netlink.change(Message::NewLink(link), create))
-}
-
-/// An interface without a link layer, which every kernel with VPNs has.
-mod tun {
-    #![expect(unsafe_code, reason = "no crate here wraps the ioctl of /dev/net/tun")]
-
-    use std::{fs::File, io, os::fd::AsRawFd};
-
-    use nix::{errno::Errno, libc};
-
-    /// `ip tuntap add NAME mode tun`, for as long as the file is open.
-    pub(super) fn open(name: &str) -> io::Result<File> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/net/tun")?;
-        let flags = i16::try_from(libc::IFF_TUN).map_err(io::Error::other)?;
-        let mut request = libc::ifreq {
-            ifr_name: [0; libc::IFNAMSIZ],
-            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags },
-        };
-        for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *place = byte.cast_signed();
-        }
-        // SAFETY: TUNSETIFF reads a whole struct ifreq, which this is.
-        let result =
-            unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw const request) };
-        Errno::result(result)?;
-        Ok(file)
-    }
 }

@@ -85,6 +85,21 @@ fn without_a_default_route_it_is_the_only_one_with_an_address() {
 }
 
 #[test]
+fn a_default_route_that_multus_moved_does_not_make_the_pods_interface() {
+    let mut pod = Pod::bare();
+    pod.eth0().address("eth0", "10.244.1.5/24");
+    pod.macvlan("net1", MacvlanMode::Bridge)
+        .up("net1")
+        .address("net1", "192.168.12.99/24")
+        .route("default", "192.168.12.1", "net1");
+    let plan = plan(&pod, &SIMPLE);
+    assert_eq!(
+        (plan.pod_interface.as_str(), plan.egress.name()),
+        ("eth0", "net1")
+    );
+}
+
+#[test]
 fn a_pods_interface_that_cannot_be_told() {
     let mut pod = Pod::bare();
     pod.eth0().address("eth0", "10.244.1.5/24");
@@ -349,6 +364,18 @@ fn another_egress_interface_gives_the_first_one_back() {
 }
 
 // Routes.
+
+#[test]
+fn an_interface_that_was_down_has_the_addresses_of_others_after_undo() {
+    let mut pod = Pod::bare();
+    pod.with_eth0()
+        .macvlan("net1", MacvlanMode::Bridge)
+        .address("net1", "2001:db8:12::7/64");
+    let before = pod.kernel.state.addresses.clone();
+    settle(&mut pod, &simple_with(&NET1));
+    undo(&mut pod);
+    assert_eq!(pod.kernel.state.addresses, before);
+}
 
 /// A CNI that comes back with another gateway.
 #[test]
