@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a program may run unless [`Command::deadline`] says otherwise.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A program to run, and the container it believes to be in. The environment
 /// starts empty.

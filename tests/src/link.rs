@@ -37,8 +37,9 @@ pub(crate) const LOOPBACK: u32 = 1;
 
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// How long links may take to get their carrier.
-const CARRIER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long links may take to get their carrier: no time, but for the one lock
+/// that all namespaces of a machine share.
+const CARRIER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A number for a new link. Both ends of a veth get different ones: the kernel
 /// announces the carrier of a link whose own index equals its peer's only once

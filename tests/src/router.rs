@@ -22,7 +22,7 @@ const CAPABILITIES: [Capability; 2] = [Capability::NET_ADMIN, Capability::NET_RA
 
 /// A run takes milliseconds. But all namespaces of a machine share one lock
 /// for what it changes, and with many labs side by side it waits for that.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The environment of an egress router's container.
 #[derive(Debug, Clone)]

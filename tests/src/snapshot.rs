@@ -63,7 +63,7 @@ const INTERFACE_SYSCTLS: [(&str, &str); 15] = [
 ];
 
 /// How long the kernel may take to check addresses.
-const SETTLING_DEADLINE: Duration = Duration::from_secs(5);
+const SETTLING_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Snapshot {
     /// Takes the state of a namespace.

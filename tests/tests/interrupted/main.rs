@@ -39,7 +39,7 @@ const DUAL: &[Family] = &Family::ALL;
 
 /// Labs in which the steps of one scenario are tried side by side. Most of a
 /// run is waiting.
-const LABS: usize = 6;
+const LABS: usize = 3;
 
 /// A run that makes fewer changes than this is none of a whole router.
 const FEWEST_CHANGES: usize = 10;
