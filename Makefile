@@ -16,7 +16,7 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## build everything and watch a client reach an outside server through the router
+demo: ## watch clients reach outside servers, mode by mode: make demo DEMO='http-proxy --keep'
 	cargo run --locked --package egress-lab --bin demo -- $(DEMO)
 
 .PHONY: test

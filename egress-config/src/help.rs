@@ -27,11 +27,12 @@ pub fn help_text(program: Program) -> String {
     help
 }
 
-/// The variables of a program as a Markdown table, for the README.
+/// Every variable, and which programs read it, as a Markdown table for the
+/// README.
 #[must_use]
-pub fn markdown_table(program: Program) -> String {
-    let mut table = String::from("| variable | meaning | default |\n|---|---|---|\n");
-    for spec in specs(program) {
+pub fn markdown_table() -> String {
+    let mut table = String::from("| variable | read by | meaning | default |\n|---|---|---|---|\n");
+    for spec in TABLE {
         let twin = match spec.kind() {
             VariableKind::Value => "",
             VariableKind::List => " (`_FILE`)",
@@ -41,11 +42,34 @@ pub fn markdown_table(program: Program) -> String {
             DefaultValue::Value(text) => format!("`{text}`"),
             DefaultValue::Described(text) => text.to_owned(),
         };
-        let row = format!("`{}`{twin} | {} | {default}", spec.name(), spec.meaning());
+        let readers = readers(spec);
+        let row = format!(
+            "`{}`{twin} | {readers} | {} | {default}",
+            spec.name(),
+            spec.meaning()
+        );
         // Writing to a string cannot fail.
         let _ = writeln!(table, "| {row} |");
     }
     table
+}
+
+/// Who reads a variable, in a word or two.
+fn readers(spec: &VariableSpec) -> String {
+    let names: Vec<_> = Program::ALL
+        .into_iter()
+        .filter(|&program| spec.is_read_by(program))
+        .map(|program| match program {
+            Program::RouterInit => "router",
+            Program::HttpProxy => "HTTP proxy",
+            Program::DnsProxy => "DNS proxy",
+        })
+        .collect();
+    if names.len() == Program::ALL.len() {
+        "all".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 fn specs(program: Program) -> impl Iterator<Item = &'static VariableSpec> {
@@ -90,20 +114,27 @@ mod tests {
     fn help_lists_every_variable_of_the_program_and_no_other() {
         for program in Program::ALL {
             let help = help_text(program);
-            let table = markdown_table(program);
             for spec in TABLE {
                 let heading = format!("\n  {}", spec.name());
                 let listed = help.match_indices(&heading).any(|(at, _)| {
                     matches!(help.as_bytes().get(at + heading.len()), Some(b'\n' | b' '))
                 });
                 assert_eq!(listed, spec.is_read_by(program), "{}", spec.name());
-                assert_eq!(
-                    table.contains(&format!("| `{}`", spec.name())),
-                    spec.is_read_by(program),
-                    "{}",
-                    spec.name()
-                );
             }
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_variable() {
+        let table = markdown_table();
+        assert_eq!(table.lines().count(), TABLE.len() + 2);
+        for row in [
+            "| `EGRESS_LOG` | all | ",
+            "| `EGRESS_GATEWAY` | router | ",
+            "| `EGRESS_HTTP_PROXY_DESTINATION` (`_FILE`) | HTTP proxy | ",
+            "| `EGRESS_THREADS` | HTTP proxy, DNS proxy | ",
+        ] {
+            assert!(table.contains(&format!("\n{row}")), "{row} in\n{table}");
         }
     }
 
@@ -115,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn every_row_has_three_cells() {
-        for row in markdown_table(Program::RouterInit).lines() {
-            assert_eq!(row.matches('|').count(), 4, "{row}");
+    fn every_row_has_four_cells() {
+        for row in markdown_table().lines() {
+            assert_eq!(row.matches('|').count(), 5, "{row}");
         }
     }
 }

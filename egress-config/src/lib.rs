@@ -17,6 +17,7 @@ mod listen;
 mod log;
 mod port;
 mod protocol;
+mod proxy;
 mod quote;
 mod reader;
 mod special;
@@ -39,6 +40,10 @@ pub use listen::{ListenError, parse_listen};
 pub use log::{LogFormat, LogFormatError, LogLevel, LogLevelError};
 pub use port::{Port, PortError};
 pub use protocol::{Protocol, ProtocolError};
+pub use proxy::{
+    CountError, ProxySettings, ReloadExisting, ReloadExistingError, TimeError, parse_count,
+    parse_time,
+};
 pub use quote::OneLine;
 pub use reader::{Reader, Reported, words};
 pub use special::SpecialAddress;

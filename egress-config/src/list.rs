@@ -185,6 +185,13 @@ impl List {
         self.path.as_deref()
     }
 
+    /// The whole text, without a byte order mark: for a list that may also be
+    /// a document of another format.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.text.strip_prefix('\u{feff}').unwrap_or(&self.text)
+    }
+
     /// The entries in order: lines end with LF or CRLF, blanks and tabs
     /// around them are trimmed, blank lines and lines that start with `#` are
     /// left out. A byte order mark at the start is ignored.
@@ -193,21 +200,23 @@ impl List {
     /// An item is [`Continued`] when its line ends with `\`. Comments are no
     /// exception: the shell's `read` joined the next line to them as well.
     pub fn lines(&self) -> impl Iterator<Item = Result<Line<'_>, Continued<'_>>> {
-        let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
-        text.split('\n').zip(1..).filter_map(|(raw, number)| {
-            let raw = raw.strip_suffix('\r').unwrap_or(raw);
-            let line = Line {
-                number,
-                text: raw.trim_matches([' ', '\t']),
-            };
-            if line.text.ends_with('\\') {
-                Some(Err(Continued(line)))
-            } else if line.text.is_empty() || line.text.starts_with('#') {
-                None
-            } else {
-                Some(Ok(line))
-            }
-        })
+        self.text()
+            .split('\n')
+            .zip(1..)
+            .filter_map(|(raw, number)| {
+                let raw = raw.strip_suffix('\r').unwrap_or(raw);
+                let line = Line {
+                    number,
+                    text: raw.trim_matches([' ', '\t']),
+                };
+                if line.text.ends_with('\\') {
+                    Some(Err(Continued(line)))
+                } else if line.text.is_empty() || line.text.starts_with('#') {
+                    None
+                } else {
+                    Some(Ok(line))
+                }
+            })
     }
 }
 

@@ -130,21 +130,23 @@ macro_rules! table {
 }
 
 const ROUTER: &[Program] = &[Program::RouterInit];
+const HTTP: &[Program] = &[Program::HttpProxy];
+const DNS: &[Program] = &[Program::DnsProxy];
 const PROXIES: &[Program] = &[Program::HttpProxy, Program::DnsProxy];
 const ALL: &[Program] = &Program::ALL;
 
 use DefaultValue::{Described, Required, Value};
 
 table! {
-    SOURCE Value of ROUTER, "EGRESS_SOURCE", Required,
-        "Reserved address on the physical network, `IP[/LEN]`, at most one per family, separated by blanks or commas. Without a length: /32, /128.";
+    SOURCE Value of ALL, "EGRESS_SOURCE", Described("required by the router; a proxy binds to the addresses of the egress interface"),
+        "Reserved address on the physical network, `IP[/LEN]`, at most one per family, separated by blanks or commas. Without a length: /32, /128. A proxy binds its outgoing connections to it, and makes none when it is gone.";
     GATEWAY Value of ROUTER, "EGRESS_GATEWAY", Required,
         "Next hop on the physical network, one for each family of `EGRESS_SOURCE`. It may lie outside the source's subnet.";
     DESTINATION List of ROUTER, "EGRESS_DESTINATION", Described("none, but required in the modes `init` and `legacy`"),
         "Redirect lines: `PORT PROTO IP [REMOTE_PORT]` with `tcp` or `udp`, and at the end at most one `IP` per family that takes every other port.";
     ROUTER_MODE Value of ROUTER, "EGRESS_ROUTER_MODE", Value("legacy"),
         "`init`: set up the redirects and exit. `legacy`: set them up and stay, with live reload, metrics and re-announcement. `http-proxy`, `dns-proxy`: set up the network only and exit.";
-    INTERFACE Value of ROUTER, "EGRESS_INTERFACE", Described("`macvlan0`, else the one unused interface of the pod, else one is created on `EGRESS_MACVLAN_PARENT`"),
+    INTERFACE Value of ALL, "EGRESS_INTERFACE", Described("`macvlan0`; for the router else the one unused interface of the pod, else one is created on `EGRESS_MACVLAN_PARENT`"),
         "Interface of the physical network.";
     MACVLAN_PARENT Value of ROUTER, "EGRESS_MACVLAN_PARENT", Described("the node interface whose subnet holds the gateway"),
         "Node interface to create the macvlan on when the pod has no egress interface. `off` never creates one.";
@@ -160,6 +162,52 @@ table! {
         "How long to ask the network whether another host has the source address before it is claimed (RFC 5227). `off` does not ask.";
     ROUTER_DEBUG Value of ROUTER, "EGRESS_ROUTER_DEBUG", Described("not set"),
         "Old form of `EGRESS_LOG=debug`: any value. `EGRESS_LOG` decides when both are set.";
+    HTTP_PROXY_DESTINATION List of HTTP, "EGRESS_HTTP_PROXY_DESTINATION", Required,
+        "Rules, first match wins: `NAME`, `*.DOMAIN` (with all subdomains), globs such as `api-*.example.com`, `IP` or `CIDR`, each with an optional `:PORT` or `:PORT-PORT`; `!` in front denies; `*` as the last line allows the rest, which is denied otherwise. Or an `EgressNetworkPolicy` document in JSON or YAML.";
+    HTTP_PROXY_LISTEN Value of HTTP, "EGRESS_HTTP_PROXY_LISTEN", Value(":8080"),
+        "Address of the proxy: `:PORT`, `IPV4:PORT`, `[IPV6]:PORT`, or `off` when it is served over TLS only.";
+    HTTP_PROXY_TLS_LISTEN Value of HTTP, "EGRESS_HTTP_PROXY_TLS_LISTEN", Value("off"),
+        "Address of the proxy over TLS, with HTTP/1.1 and HTTP/2.";
+    HTTP_PROXY_TLS_CERTIFICATE Value of HTTP, "EGRESS_HTTP_PROXY_TLS_CERTIFICATE", Described("none, but required with `EGRESS_HTTP_PROXY_TLS_LISTEN`"),
+        "Path of the certificate chain (PEM). Read again when it changes.";
+    HTTP_PROXY_TLS_KEY Value of HTTP, "EGRESS_HTTP_PROXY_TLS_KEY", Described("none, but required with `EGRESS_HTTP_PROXY_TLS_LISTEN`"),
+        "Path of the private key (PEM). Read again when it changes.";
+    HTTP_PROXY_TLS_CLIENT_CA Value of HTTP, "EGRESS_HTTP_PROXY_TLS_CLIENT_CA", Described("none: clients need no certificate"),
+        "Path of the certificates (PEM) that must have signed a client's.";
+    HTTP_PROXY_MODE Value of HTTP, "EGRESS_HTTP_PROXY_MODE", Value("enforce"),
+        "`enforce` the rules, or `audit`: allow everything but what the guard refuses, and log and count what would have been denied.";
+    HTTP_PROXY_GUARD Value of HTTP, "EGRESS_HTTP_PROXY_GUARD", Value("local"),
+        "Addresses that are refused whatever name led there: `local` (loopback, link-local with cloud metadata, multicast, the pod's own), `private` (RFC 1918, CGNAT, ULA and every special-purpose range as well) or `off`. A rule that names the address or its network overrides it.";
+    HTTP_PROXY_IP_LITERALS Value of HTTP, "EGRESS_HTTP_PROXY_IP_LITERALS", Value("allow"),
+        "`deny` refuses requests that name an address instead of a host, so that no name rule can be dodged.";
+    HTTP_PROXY_SNI Value of HTTP, "EGRESS_HTTP_PROXY_SNI", Value("off"),
+        "`match`: in a tunnel to port 443 the server name of the TLS ClientHello must be the CONNECT host or one that the rules allow.";
+    HTTP_PROXY_X_FORWARDED_FOR Value of HTTP, "EGRESS_HTTP_PROXY_X_FORWARDED_FOR", Value("off"),
+        "`on` appends the client's address to `X-Forwarded-For`.";
+    HTTP_PROXY_HEADER_BYTES Value of HTTP, "EGRESS_HTTP_PROXY_HEADER_BYTES", Value("65536"),
+        "Longest request or response header, in bytes.";
+    HTTP_PROXY_HEADER_TIME Value of HTTP, "EGRESS_HTTP_PROXY_HEADER_TIME", Value("10s"),
+        "How long a client may take to send a header or to finish the TLS handshake.";
+    HTTP_PROXY_IDLE_TIME Value of HTTP, "EGRESS_HTTP_PROXY_IDLE_TIME", Value("15m"),
+        "How long a tunnel or a request may move no byte.";
+    DNS_PROXY_DESTINATION List of DNS, "EGRESS_DNS_PROXY_DESTINATION", Required,
+        "One listener a line: `PORT HOST [REMOTE_PORT]`, or `PORT/udp HOST [REMOTE_PORT]` for datagrams. HOST is a name or an address.";
+    DNS_PROXY_IDLE_TIME Value of DNS, "EGRESS_DNS_PROXY_IDLE_TIME", Value("1h"),
+        "How long a connection may move no byte.";
+    DNS_PROXY_UDP_IDLE_TIME Value of DNS, "EGRESS_DNS_PROXY_UDP_IDLE_TIME", Value("1m"),
+        "How long the session of a client's datagrams lives without one.";
+    DNS_PROXY_UDP_SESSIONS Value of DNS, "EGRESS_DNS_PROXY_UDP_SESSIONS", Value("4096"),
+        "Most sessions of datagrams at a time.";
+    DNS_PROXY_HEALTH_CHECK Value of DNS, "EGRESS_DNS_PROXY_HEALTH_CHECK", Value("10s"),
+        "How often an address that could not be reached is tried again in the background.";
+    DNS_PROXY_DEBUG Value of DNS, "EGRESS_DNS_PROXY_DEBUG", Described("not set"),
+        "Old form of `EGRESS_LOG=debug`: any value. `EGRESS_LOG` decides when both are set.";
+    CONNECT_TIME Value of PROXIES, "EGRESS_CONNECT_TIME", Value("10s"),
+        "How long connecting to an outside host may take, all its addresses together.";
+    MAX_CONNECTIONS Value of PROXIES, "EGRESS_MAX_CONNECTIONS", Described("what the limit of open files allows"),
+        "Most client connections at a time.";
+    MAX_CONNECTIONS_PER_CLIENT Value of PROXIES, "EGRESS_MAX_CONNECTIONS_PER_CLIENT", Value("off"),
+        "Most connections of one client address at a time, or `off`: behind a Service many pods may show one address.";
     ADMIN_LISTEN Value of ALL, "EGRESS_ADMIN_LISTEN", Value(":9090"),
         "Address of the admin endpoint (`/metrics`, `/healthz`, `/readyz`, `/config`) of a program that stays: `:PORT`, `IPV4:PORT`, `[IPV6]:PORT` or `off`.";
     DRAIN_SECONDS Value of ALL, "EGRESS_DRAIN_SECONDS", Value("25"),
@@ -173,7 +221,7 @@ table! {
     THREADS Value of PROXIES, "EGRESS_THREADS", Described("the CPU quota of the cgroup, at least 1"),
         "Worker threads.";
     RELOAD_EXISTING Value of PROXIES, "EGRESS_RELOAD_EXISTING", Described("not set"),
-        "`close` ends existing connections that newly loaded rules forbid.";
+        "`close` ends existing connections that newly loaded rules forbid, `keep` lets them run on as when it is not set.";
     KUBERNETES_SERVICE_HOST Value of ROUTER, "KUBERNETES_SERVICE_HOST", Described("set by Kubernetes"),
         "Address of the API server, which local processes of the pod reach through the pod network.";
 }

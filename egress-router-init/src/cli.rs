@@ -1,7 +1,8 @@
 //! The command line.
 
-use clap::{Arg, Command as Clap, error::ErrorKind};
+use clap::Command as Clap;
 use egress_config::{Program, help_text};
+use egress_runtime::command_line::{self, Answer};
 
 /// What the program is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +33,6 @@ pub(crate) enum Output {
     Nft,
 }
 
-/// An answer that needs no work: help, the version, or what is wrong with the
-/// arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// The text.
-    pub(crate) text: String,
-    /// Whether it is about a mistake.
-    pub(crate) is_error: bool,
-}
-
 /// Reads the arguments, the program's name first.
 ///
 /// # Errors
@@ -49,15 +40,7 @@ pub(crate) struct Answer {
 pub(crate) fn parse(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> Result<Command, Answer> {
-    let matches = command()
-        .try_get_matches_from(arguments)
-        .map_err(|error| Answer {
-            text: error.to_string(),
-            is_error: !matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ),
-        })?;
+    let matches = command_line::matches(command(), arguments)?;
     Ok(match matches.subcommand() {
         Some(("plan", matches)) => Command::Plan(output(matches)),
         Some(("check", _)) => Command::Check,
@@ -69,7 +52,7 @@ pub(crate) fn parse(
 }
 
 fn output(matches: &clap::ArgMatches) -> Output {
-    match matches.get_one::<String>("output").map(String::as_str) {
+    match command_line::chosen_output(matches) {
         Some("json") => Output::Json,
         Some("nft") => Output::Nft,
         _ => Output::Text,
@@ -77,15 +60,6 @@ fn output(matches: &clap::ArgMatches) -> Output {
 }
 
 fn command() -> Clap {
-    let output = |forms: &'static [&'static str]| {
-        Arg::new("output")
-            .long("output")
-            .short('o')
-            .value_name("FORM")
-            .value_parser(clap::builder::PossibleValuesParser::new(forms))
-            .default_value("text")
-            .help("Form of the answer")
-    };
     Clap::new("egress-router-init")
         .version(env!("CARGO_PKG_VERSION"))
         .about(
@@ -100,13 +74,13 @@ fn command() -> Clap {
         .subcommand(
             Clap::new("plan")
                 .about("Says what would be done; changes nothing, needs no privilege")
-                .arg(output(&["text", "json", "nft"])),
+                .arg(command_line::output(&["text", "json", "nft"])),
         )
         .subcommand(Clap::new("check").about("Says whether the configuration is good"))
         .subcommand(
             Clap::new("status")
                 .about("Shows interfaces, routes and every mapping with its counters")
-                .arg(output(&["text", "json"])),
+                .arg(command_line::output(&["text", "json"])),
         )
         .subcommand(Clap::new("wait").about("Does nothing until SIGTERM; needs no privilege"))
         .subcommand(Clap::new("undo").about("Removes exactly what the router set up"))
@@ -146,20 +120,24 @@ mod tests {
             Ok(Command::Status(Output::Json))
         );
         assert_eq!(parsed(&["wait"]), Ok(Command::Wait));
-        assert!(parsed(&["status", "--output", "nft"]).unwrap_err().is_error);
-        assert!(parsed(&["sing"]).unwrap_err().is_error);
+        assert!(
+            parsed(&["status", "--output", "nft"])
+                .unwrap_err()
+                .is_error()
+        );
+        assert!(parsed(&["sing"]).unwrap_err().is_error());
     }
 
     #[test]
     fn help_names_every_variable() {
         let help = parsed(&["--help"]).unwrap_err();
-        assert!(!help.is_error);
+        assert!(!help.is_error());
         for name in [
             "EGRESS_SOURCE",
             "EGRESS_DESTINATION",
             "EGRESS_ADDRESS_PROBE",
         ] {
-            assert!(help.text.contains(name), "{name} in {}", help.text);
+            assert!(help.text().contains(name), "{name} in {}", help.text());
         }
     }
 }

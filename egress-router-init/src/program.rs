@@ -2,14 +2,13 @@
 //! The one place where everything is wired.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::str::FromStr;
 
-use egress_config::{
-    Diagnostics, Environment, LogFormat, LogLevel, VariableSpec, Warning, variables,
-};
+use egress_config::{Environment, LogFormat, LogLevel, VariableSpec, Warning, variables};
+use egress_runtime::command_line;
 use egress_runtime::environment::ProcessEnvironment;
 use egress_runtime::logging;
+use egress_runtime::outcome::{Failure, complain, say};
 use egress_runtime::signals::{Request, Signals};
 use egress_runtime::watch::FileWatch;
 use tracing::{debug, info, warn};
@@ -18,24 +17,9 @@ use crate::capabilities;
 use crate::cli::{self, Command, Output};
 use crate::config::{Config, Mode};
 use crate::report;
-use crate::router::{LAST_ANNOUNCEMENT_OF_INIT, Outcome, Router, RunError, announce};
+use crate::router::{Outcome, Router, RunError};
 use crate::status;
 use crate::stay;
-
-/// Exit codes: 0, and those of `sysexits.h` that have a meaning here.
-mod exit {
-    pub(super) const DONE: u8 = 0;
-    pub(super) const FAILED: u8 = 1;
-    pub(super) const CONFIG: u8 = 64;
-    pub(super) const NO_PERMISSION: u8 = 77;
-}
-
-/// Why the program ends in failure.
-enum Failure {
-    Config(Box<Diagnostics>),
-    NoPermission(String),
-    Failed(String),
-}
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
@@ -48,60 +32,15 @@ impl From<RunError> for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
 /// Runs the program and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let command = match cli::parse(arguments) {
-        Ok(command) => command,
-        Err(answer) if answer.is_error => {
-            complain(&answer.text);
-            return exit::CONFIG;
-        }
-        Err(answer) => {
-            return match say(&answer.text) {
-                Ok(()) => exit::DONE,
-                Err(_) => exit::FAILED,
-            };
-        }
-    };
-    // Everything waits for the kernel or for the network: one thread.
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(perform(command)));
-    match result {
-        Ok(()) => exit::DONE,
-        Err(Failure::Config(diagnostics)) => {
-            complain(&format!("{diagnostics}\n"));
-            exit::CONFIG
-        }
-        Err(Failure::NoPermission(text)) => {
-            complain(&format!("{text}\n"));
-            exit::NO_PERMISSION
-        }
-        Err(Failure::Failed(text)) => {
-            complain(&format!("{text}\n"));
-            exit::FAILED
-        }
-    }
-}
-
-/// Scripts match the last line on standard error, so it is plain text also
-/// where the log is not. A reader that is gone misses it.
-fn complain(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
-}
-
-fn say(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    command_line::perform(cli::parse(arguments), |command| {
+        // Everything waits for the kernel or for the network: one thread.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(perform(command))
+    })
 }
 
 async fn perform(command: Command) -> Result<(), Failure> {
@@ -141,8 +80,7 @@ async fn perform(command: Command) -> Result<(), Failure> {
 }
 
 fn configuration() -> Result<(Config, Vec<Warning>), Failure> {
-    Config::from_environment(&ProcessEnvironment)
-        .map_err(|diagnostics| Failure::Config(Box::new(diagnostics)))
+    Ok(Config::from_environment(&ProcessEnvironment)?)
 }
 
 /// For commands that work without the router's variables.
@@ -197,12 +135,16 @@ async fn run() -> Result<(), Failure> {
     let started = std::time::Instant::now();
     let mut router = Router::open(config.firewall())?;
     let outcome = router.converge(&config).await?;
-    announce(&config, &outcome.egress)?;
-    log_outcome(&outcome, started.elapsed());
-    // A gateway that missed the first one would send replies to the old
-    // interface until its entry ages; then the run ends.
-    tokio::time::sleep(LAST_ANNOUNCEMENT_OF_INIT).await;
-    Ok(announce(&config, &outcome.egress)?)
+    let mut claim = router.claim();
+    let claimed = async {
+        claim.hold(&config, &outcome.egress)?;
+        claim.announce()?;
+        log_outcome(&outcome, started.elapsed());
+        claim.settle().await
+    };
+    let claimed = claimed.await;
+    claim.close();
+    Ok(claimed.map_err(RunError::from)?)
 }
 
 pub(crate) fn log_outcome(outcome: &Outcome, took: std::time::Duration) {

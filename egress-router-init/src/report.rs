@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use crate::config::{Config, Mode};
-use crate::plan::{EgressInterface, Plan};
+use crate::plan::{EgressInterface, Parent, Plan};
 use crate::redirect::Mapping;
 
 /// Redirects logged one by one at the start; of a longer list the log says
@@ -122,9 +122,14 @@ fn describe(egress: &EgressInterface) -> String {
     match egress {
         EgressInterface::Present(name) => name.clone(),
         EgressInterface::Unnamed { from, to } => format!("{to} (now {from})"),
-        EgressInterface::Absent { name, parent } => {
-            format!("{name} (to be created on the node's {})", parent.name)
-        }
+        EgressInterface::Absent {
+            name,
+            parent: Parent::Known(parent),
+        } => format!("{name} (to be created on the node's {})", parent.name),
+        EgressInterface::Absent {
+            name,
+            parent: Parent::Open(choice),
+        } => format!("{name} (to be created; parent: chosen when it runs: {choice})"),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Brings a network namespace to the configured state, and back.
 
+mod claim;
+mod gateway;
+
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,7 +19,9 @@ use crate::netlink::nft::{NftError, NftSocket};
 use crate::netlink::route::{ChangeError, ObserveError, RouteSocket};
 use crate::plan::{self, Plan, PlanError, Step};
 use crate::state::{Link, State};
-use crate::wire::{self, MacAddr};
+use crate::wire::{self, MacAddr, Place, Station};
+
+pub(crate) use self::claim::{Claim, Event, silence};
 
 /// How often a plan is made and carried out before we say that somebody works
 /// against us. Two rounds are usual, three when an address changed.
@@ -130,6 +135,8 @@ pub struct Router {
     kind: FirewallDriver,
     /// Those of the packet rules in force.
     pod_networks: Vec<IpNet>,
+    /// Where was asked whether an address is free, until it is claimed.
+    stations: Vec<Station>,
 }
 
 impl Router {
@@ -144,6 +151,7 @@ impl Router {
             driver: firewall::open(kind)?,
             kind,
             pod_networks: Vec::new(),
+            stations: Vec::new(),
         })
     }
 
@@ -173,6 +181,7 @@ impl Router {
                 Ok(outcome)
             }
             Err(error) => {
+                self.stations.clear();
                 self.roll_back(&before).await;
                 Err(error)
             }
@@ -333,7 +342,7 @@ impl Router {
     }
 
     async fn probe(
-        &self,
+        &mut self,
         config: &Config,
         link: &str,
         addresses: &[IpAddr],
@@ -343,11 +352,17 @@ impl Router {
         };
         let state = self.route.observe().await?;
         let egress = egress(state.link(link).ok_or_else(|| gone(link))?)?;
-        let probes = addresses
-            .iter()
-            .map(|address| wire::probe(egress.index, egress.mac, *address, wait));
-        try_join_all(probes).await?;
+        let probes = places(config, &egress)
+            .filter(|place| addresses.contains(&place.address))
+            .map(|place| Station::probe(place, wait));
+        self.stations = try_join_all(probes).await?;
         Ok(())
+    }
+
+    /// What claims the source addresses once they are on the link, by the
+    /// sockets that were opened to ask whether they are free.
+    pub(crate) fn claim(&mut self) -> Claim {
+        Claim::new(std::mem::take(&mut self.stations))
     }
 
     /// Takes the router away again.
@@ -390,20 +405,20 @@ impl Router {
     }
 }
 
-/// Tells the physical network, once, where the source addresses are now.
-///
-/// # Errors
-/// When the link is gone or the packet socket is refused.
-pub fn announce(config: &Config, egress: &Egress) -> Result<(), RunError> {
-    for source in sources(config) {
-        wire::announce(egress.index, egress.mac, source)?;
-    }
-    Ok(())
-}
-
 /// When `init` repeats its announcement, for a gateway that missed the first;
 /// later ones are for whoever stays.
 pub const LAST_ANNOUNCEMENT_OF_INIT: Duration = Duration::from_millis(200);
+
+/// Where the source addresses are to be.
+fn places(config: &Config, egress: &Egress) -> impl Iterator<Item = Place> {
+    let (link, mac) = (egress.index, egress.mac);
+    config.legs().iter().map(move |leg| Place {
+        link,
+        mac,
+        address: leg.source().addr(),
+        gateway: leg.gateway(),
+    })
+}
 
 fn sources(config: &Config) -> Vec<IpAddr> {
     config

@@ -48,7 +48,7 @@ pub struct State {
     pub nameservers: Vec<IpAddr>,
     /// `net.ipv6.conf.all.forwarding`; `None` when the kernel has no IPv6.
     pub ipv6_forwarding: Option<bool>,
-    /// Whether /proc/sys can be written.
+    /// Whether a router's container can write /proc/sys here.
     pub sysctl_writable: bool,
     /// Whether our packet rules are there; `None` when we may not ask.
     pub firewall_present: Option<bool>,
@@ -366,7 +366,10 @@ pub struct RoutingRule {
 pub enum RuleMatch {
     /// Source address.
     From(IpNet),
-    /// Destination address.
+    /// Destination address, of what processes of the pod send (`iif lo`): what
+    /// is forwarded there goes its own way.
+    LocalTo(IpNet),
+    /// Destination address, of everything: earlier versions made such rules.
     To(IpNet),
     /// Incoming interface.
     Iif(String),
@@ -380,6 +383,8 @@ pub enum NodeView {
     NotAsked,
     /// It cannot be seen, and why.
     Hidden(String),
+    /// We lack the capability to see it, which a router's container has.
+    NotPermitted,
     /// It can.
     Seen(Node),
 }

@@ -1,24 +1,37 @@
-//! How the router of this network namespace is doing, read from the kernel
-//! alone: `status` works in any container of the pod.
+//! How the router of this network namespace is doing, read from the kernel, and
+//! whether its gateways answer: `status` works in any container of the pod.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::join_all;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::config::FirewallDriver;
 use crate::firewall::{Count, Counters};
 use crate::originals::Originals;
-use crate::router::{Router, RunError};
-use crate::state::{MAIN_TABLE, POD_TABLE, PROTOCOL, State};
+use crate::router::{Router, RunError, silence};
+use crate::state::{Link, MAIN_TABLE, POD_TABLE, PROTOCOL, Route, State};
+use crate::wire::{Heard, MacAddr, Place, Station};
+
+/// How often a gateway is asked for that does not answer.
+const QUESTIONS: u32 = 2;
+
+/// How long an answer is waited for.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The router as the kernel sees it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
     /// The egress interface; `None` when no router was set up here.
     interface: Option<Interface>,
+    /// The next hops on the physical network.
+    gateways: Vec<Gateway>,
     /// Our routes in the main table.
     routes: Vec<String>,
     /// The pod's routes, in our table.
@@ -38,6 +51,14 @@ struct Interface {
     mac: String,
     mtu: u32,
     addresses: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gateway {
+    address: IpAddr,
+    /// Its hardware address if it answers, or why that is not known.
+    answer: Result<Option<String>, String>,
+    link: String,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -65,7 +86,7 @@ struct Mapping {
 
 #[derive(Debug, Serialize)]
 struct Fallback {
-    target: std::net::IpAddr,
+    target: IpAddr,
     #[serde(flatten)]
     count: Count,
 }
@@ -81,6 +102,7 @@ pub(crate) async fn gather() -> Result<Status, RunError> {
     let counters = router.counters();
     Ok(Status {
         interface: interface(&state),
+        gateways: gateways(&state).await,
         routes: routes(&state, MAIN_TABLE, Some(PROTOCOL)),
         pod_routes: routes(&state, POD_TABLE, None),
         rules: state.rules.iter().map(ToString::to_string).collect(),
@@ -119,6 +141,55 @@ fn interface(state: &State) -> Option<Interface> {
             .map(|a| a.address.to_string())
             .collect(),
     })
+}
+
+/// The gateways of our default routes.
+async fn gateways(state: &State) -> Vec<Gateway> {
+    let ours = |route: &&Route| {
+        route.table == MAIN_TABLE && route.protocol == PROTOCOL && route.is_default()
+    };
+    let asked = state.routes.iter().filter(ours).filter_map(|route| {
+        let (address, source) = (route.gateway?, route.source?);
+        let link = state.link(route.link.as_deref()?)?;
+        Some(async move {
+            let answer = ask(link, source, address).await;
+            Gateway {
+                address,
+                answer: answer.map_err(|error| error.to_string()),
+                link: link.name.clone(),
+            }
+        })
+    });
+    join_all(asked).await
+}
+
+/// Where a gateway is, if it answers.
+async fn ask(
+    link: &Link,
+    source: IpAddr,
+    gateway: IpAddr,
+) -> Result<Option<String>, Box<dyn std::error::Error>> {
+    let mut station = Station::open(Place {
+        link: link.index,
+        mac: MacAddr::try_from(link.mac.as_slice())?,
+        address: source,
+        gateway,
+    })?;
+    for _ in 0..QUESTIONS {
+        station.ask_for_gateway(None)?;
+        let answer = async {
+            loop {
+                match station.next().await.transpose()? {
+                    Some(Heard::Gateway { mac, .. }) => return Ok(mac.to_string()),
+                    Some(Heard::Conflict(_)) | None => {}
+                }
+            }
+        };
+        if let Ok(answer) = timeout(PAUSE, answer).await {
+            return answer.map(Some);
+        }
+    }
+    Ok(None)
 }
 
 fn routes(state: &State, table: u32, protocol: Option<u8>) -> Vec<String> {
@@ -183,6 +254,10 @@ impl Display for Status {
                 },
             )?,
         }
+        for (index, gateway) in self.gateways.iter().enumerate() {
+            let title = if index == 0 { "gateway" } else { "" };
+            writeln!(f, "{title:<12} {gateway}")?;
+        }
         for (title, lines) in [
             ("routes", &self.routes),
             ("pod routes", &self.pod_routes),
@@ -202,6 +277,16 @@ impl Display for Status {
         match &self.firewall {
             Ok(traffic) => write!(f, "{traffic}"),
             Err(reason) => writeln!(f, "mappings     not shown: {reason}"),
+        }
+    }
+}
+
+impl Display for Gateway {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.answer {
+            Ok(Some(mac)) => write!(f, "{} at {mac}", self.address),
+            Ok(None) => f.write_str(&silence(self.address, &self.link)),
+            Err(reason) => write!(f, "{}, not asked for: {reason}", self.address),
         }
     }
 }

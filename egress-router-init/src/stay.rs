@@ -4,11 +4,9 @@
 //! somebody else undid, tells the physical network again where the address is,
 //! defends it, and serves the admin endpoint.
 
-mod claim;
 mod metrics;
 mod schedule;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,13 +20,12 @@ use egress_runtime::watch::FileWatch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use self::claim::{Claim, Event};
 use self::metrics::Metrics;
 use self::schedule::Schedule;
 use crate::config::Config;
 use crate::netlink::route::Changes;
 use crate::program::log_outcome;
-use crate::router::{Outcome, Router, RunError};
+use crate::router::{Claim, Egress, Event, Outcome, Router, RunError};
 
 /// How long to wait before asking again for an address that another host has:
 /// mostly the router of the pod that this one replaces, on its way out.
@@ -161,13 +158,8 @@ impl Stay {
         mut file: Option<FileWatch>,
         signals: &mut Signals,
     ) -> Result<(), RunError> {
-        let sources: Vec<IpAddr> = self
-            .config
-            .legs()
-            .iter()
-            .map(|leg| leg.source().addr())
-            .collect();
-        let mut claim = Claim::new(&sources, &outcome.egress);
+        let mut claim = self.router.claim();
+        self.hold(&mut claim, &outcome.egress);
         self.metrics.applied(&self.config);
         let mut changes = Changes::subscribe().map_err(RunError::Socket)?;
         let mut look = Schedule::default();
@@ -196,11 +188,11 @@ impl Stay {
                     match self.repair().await {
                         Ok(repaired) => {
                             self.trouble = None;
-                            if repaired.is_some() || !claim.is_whole() {
+                            if repaired.is_some() || !claim.is_held() {
                                 outcome = repaired.unwrap_or(outcome);
-                                claim = Claim::new(&sources, &outcome.egress);
+                                self.hold(&mut claim, &outcome.egress);
                             }
-                            if !claim.is_whole() {
+                            if !claim.is_held() {
                                 look.later(Instant::now());
                             }
                         }
@@ -214,9 +206,13 @@ impl Stay {
                     }
                 }
                 event = claim.next() => match event {
-                    Event::Announced => {}
+                    Event::Announced(Ok(())) => {}
+                    Event::Announced(Err(error)) => {
+                        warn!("EGRESS_SOURCE cannot be announced: {error}");
+                    }
                     Event::Conflict => self.metrics.conflict(),
-                    Event::Lost => look.soon(Instant::now()),
+                    Event::Gateway { address, answers } => self.metrics.gateway(address, answers),
+                    Event::Lost(_) => look.soon(Instant::now()),
                 },
                 _ = watching_rules.tick() => if !self.rules_are_intact() {
                     look.soon(Instant::now());
@@ -225,6 +221,13 @@ impl Stay {
                     look.soon(Instant::now());
                 },
             }
+        }
+    }
+
+    /// Claims the addresses on the interface as it is now.
+    fn hold(&self, claim: &mut Claim, egress: &Egress) {
+        if let Err(error) = claim.hold(&self.config, egress) {
+            warn!("EGRESS_SOURCE cannot be defended: {error}");
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use egress_config::{MapEnvironment, Program, help_text, markdown_table};
+use egress_config::{MapEnvironment, Program, help_text};
 use egress_router_init::config::Config;
 
 fn assert_golden(name: &str, actual: &str) {
@@ -74,9 +74,4 @@ fn every_variable_bad() {
 #[test]
 fn the_help_of_the_variables() {
     assert_golden("config_help.txt", &help_text(Program::RouterInit));
-}
-
-#[test]
-fn the_table_of_the_readme() {
-    assert_golden("config_table.md", &markdown_table(Program::RouterInit));
 }

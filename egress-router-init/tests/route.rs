@@ -16,7 +16,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use egress_config::AddressFamily;
-use egress_router_init::netlink::route::RouteSocket;
+use egress_router_init::netlink::route::{Changes, RouteSocket};
 use egress_router_init::originals::{Originals, Setting};
 use egress_router_init::plan::Step;
 use egress_router_init::state::{
@@ -35,6 +35,10 @@ fn main() -> ExitCode {
     leave_the_machine();
     let trials = vec![
         trial("a_step_may_be_repeated", a_step_may_be_repeated()),
+        trial(
+            "a_rule_of_an_earlier_version_goes_alone",
+            a_rule_of_an_earlier_version_goes_alone(),
+        ),
         trial(
             "what_is_on_a_link_that_is_gone",
             what_is_on_a_link_that_is_gone(),
@@ -98,6 +102,7 @@ impl Pod {
         let pod = Self {
             socket: RouteSocket::open().unwrap(),
         };
+        let mut changes = Changes::subscribe().unwrap();
         for name in ["lo", "eth0", "net1"] {
             pod.done(Step::LinkUp {
                 link: name.to_owned(),
@@ -107,7 +112,21 @@ impl Pod {
         pod.done(add("eth0", "10.244.1.5/24")).await;
         pod.done(Step::AddRoute(via("0.0.0.0/0", "10.244.1.1", "eth0")))
             .await;
+        // The kernel gives link-local addresses in its own time.
+        while !pod.has_link_locals().await {
+            changes.next().await;
+        }
         pod
+    }
+
+    async fn has_link_locals(&self) -> bool {
+        let state = self.state().await;
+        let link_local = net("fe80::/64");
+        ["eth0", "net1"].into_iter().all(|link| {
+            let is_own = |route: &Route| route.destination == link_local && route.is_by(link);
+            let mut addresses = state.addresses_of(link);
+            addresses.any(|a| link_local.contains(&a.address)) && state.routes.iter().any(is_own)
+        })
     }
 
     #[track_caller]
@@ -187,12 +206,14 @@ fn on_link(destination: &str, link: &str) -> Route {
 
 async fn a_step_may_be_repeated() {
     let pod = Pod::new().await;
-    let rule = RoutingRule {
+    let rule = |matches| RoutingRule {
         family: Ipv6,
         priority: 6900,
-        matches: RuleMatch::Iif("net1".to_owned()),
+        matches,
         table: POD_TABLE,
     };
+    let by_link = rule(RuleMatch::Iif("net1".to_owned()));
+    let local = rule(RuleMatch::LocalTo(net("2001:db8:2::/48")));
     let v4 = Route {
         table: SHELF_TABLE,
         ..on_link("198.51.100.0/24", "net1")
@@ -209,7 +230,8 @@ async fn a_step_may_be_repeated() {
         ),
         (Step::AddRoute(v4.clone()), Step::DeleteRoute(v4)),
         (Step::AddRoute(v6.clone()), Step::DeleteRoute(v6)),
-        (Step::AddRule(rule.clone()), Step::DeleteRule(rule)),
+        (Step::AddRule(by_link.clone()), Step::DeleteRule(by_link)),
+        (Step::AddRule(local.clone()), Step::DeleteRule(local)),
     ];
     let before = pod.state().await;
     for (make, _) in &steps {
@@ -234,6 +256,28 @@ async fn a_step_may_be_repeated() {
         (after.addresses, after.rules)
     );
     assert_eq!(before.routes, after.routes);
+}
+
+/// A rule without an interface matches, when it is deleted, one that has one:
+/// the kernel takes the first, which is the older.
+async fn a_rule_of_an_earlier_version_goes_alone() {
+    let pod = Pod::new().await;
+    for (family, network) in [(Ipv4, "10.96.0.10/32"), (Ipv6, "fd00:10:96::a/128")] {
+        let rule = |matches| RoutingRule {
+            family,
+            priority: 6902,
+            matches,
+            table: POD_TABLE,
+        };
+        let old = rule(RuleMatch::To(net(network)));
+        let new = rule(RuleMatch::LocalTo(net(network)));
+        pod.done(Step::AddRule(old.clone())).await;
+        pod.done(Step::AddRule(new.clone())).await;
+        pod.done(Step::DeleteRule(old)).await;
+        assert_eq!(pod.state().await.rules, std::slice::from_ref(&new));
+        pod.done(Step::DeleteRule(new)).await;
+        assert_eq!(pod.state().await.rules, []);
+    }
 }
 
 async fn what_is_on_a_link_that_is_gone() {

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use egress_router_init::wire::{
-    ANNOUNCEMENTS, Conflict, Conflicts, Defence, Error, MacAddr, announce, probe,
+    ANNOUNCEMENTS, Conflict, Defence, Error, Heard, MacAddr, Place, Sighting, Station,
 };
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use libtest_mimic::{Arguments, Trial};
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
             trial(name("never_both"), never_both(family)),
             trial(name("announcement_moves_a_neighbour"), announcement(family)),
             trial(name("conflict_is_seen_and_answered"), defended(family)),
+            trial(name("gateway_is_heard"), gateway(family)),
         ]);
     }
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -113,10 +114,10 @@ async fn never_both(family: usize) {
     let lan = Lan::new().await;
     let started = Barrier::new(2);
     let probe = |host: &Host| {
-        let (link, mac) = (host.link, host.mac);
+        let place = host.place(family);
         host.enter();
         started.wait();
-        block_on(probe(link, mac, ip(WANTED[family]), SHORT * 4))
+        block_on(Station::probe(place, SHORT * 4)).map(drop)
     };
     let [ours, theirs] = thread::scope(|scope| {
         [&lan.ours, &lan.theirs]
@@ -192,9 +193,9 @@ async fn defended(family: usize) {
     let lan = Lan::new().await;
     let mut ours = lan.ours.watch(family);
     let mut theirs = lan.theirs.watch(family);
-    let sighting = async |conflicts: &mut Conflicts| {
-        let next = timeout(SOON, conflicts.next()).await;
-        next.unwrap().unwrap().unwrap()
+    let sighting = async |station: &mut Station| match heard(station).await {
+        Heard::Conflict(sighting) => sighting,
+        other => panic!("{other:?}"),
     };
     lan.theirs.announce(family);
 
@@ -207,7 +208,36 @@ async fn defended(family: usize) {
     let answer = sighting(&mut theirs).await;
     assert_eq!(answer.conflict.holder, lan.ours.mac);
     assert_eq!(answer.defence, Defence::Announced);
-    assert_eq!(sighting(&mut ours).await.defence, Defence::HeldBack);
+    let Sighting { defence, .. } = sighting(&mut ours).await;
+    assert_eq!(defence, Defence::HeldBack);
+}
+
+async fn gateway(family: usize) {
+    let lan = Lan::new().await;
+    let mut ours = lan.ours.watch(family);
+    // Nobody is there yet.
+    ours.ask_for_gateway(None).unwrap();
+    assert!(timeout(SHORT, ours.next()).await.is_err());
+    lan.theirs.hold(GATEWAY[family]).await;
+    let known = lan.theirs.mac;
+    for asked in [None, Some(known)] {
+        ours.ask_for_gateway(asked).unwrap();
+        let gateway = ip(GATEWAY[family]);
+        let answer = Heard::Gateway {
+            gateway,
+            mac: known,
+        };
+        assert_eq!(heard(&mut ours).await, answer);
+    }
+    // Another host's address is no gateway's.
+    ours.ask_for_gateway(Some(MacAddr::from([2, 0, 0, 0, 0, 0x99])))
+        .unwrap();
+    assert!(timeout(SHORT, ours.next()).await.is_err());
+}
+
+async fn heard(station: &mut Station) -> Heard {
+    let next = timeout(SOON, station.next()).await;
+    next.unwrap().unwrap().unwrap()
 }
 
 async fn no_carrier() {
@@ -221,7 +251,7 @@ async fn no_carrier() {
         "link lan0 has no carrier; set its parent or peer interface up, and check the cable and \
          the switch port behind it"
     );
-    let error = announce(lan.ours.link, lan.ours.mac, ip(WANTED[0])).unwrap_err();
+    let error = lan.ours.watch(0).announce().unwrap_err();
     assert!(matches!(error, Error::NoCarrier { .. }), "{error}");
 }
 
@@ -241,8 +271,7 @@ async fn link_down() {
         error.to_string(),
         "link lan0 is down; set it up first (ip link set lan0 up)"
     );
-    lan.ours.enter();
-    let error = announce(lan.ours.link, lan.ours.mac, ip(WANTED[0])).unwrap_err();
+    let error = lan.ours.watch(0).announce().unwrap_err();
     assert!(matches!(error, Error::LinkDown { .. }), "{error}");
 }
 
@@ -251,14 +280,12 @@ async fn no_such_link() {
     lan.ours.enter();
     for link in [4_000, u32::MAX] {
         let missing = |error| matches!(error, Error::NoSuchLink { link: l } if l == link);
-        let wanted = ip(WANTED[0]);
-        assert!(missing(
-            probe(link, lan.ours.mac, wanted, LONG).await.unwrap_err()
-        ));
-        assert!(missing(announce(link, lan.ours.mac, wanted).unwrap_err()));
-        assert!(missing(
-            Conflicts::open(link, lan.ours.mac, wanted).unwrap_err()
-        ));
+        let place = Place {
+            link,
+            ..lan.ours.place(0)
+        };
+        assert!(missing(Station::probe(place, LONG).await.unwrap_err()));
+        assert!(missing(Station::open(place).unwrap_err()));
     }
 }
 
@@ -334,18 +361,27 @@ impl Host {
 
     async fn probe(&self, family: usize, wait: Duration) -> Result<(), Error> {
         self.enter();
-        let probed = probe(self.link, self.mac, ip(WANTED[family]), wait);
-        timeout(SOON, probed).await.unwrap()
+        let probed = Station::probe(self.place(family), wait);
+        timeout(SOON, probed).await.unwrap().map(drop)
+    }
+
+    /// Where it would have the address that both want.
+    fn place(&self, family: usize) -> Place {
+        Place {
+            link: self.link,
+            mac: self.mac,
+            address: ip(WANTED[family]),
+            gateway: ip(GATEWAY[family]),
+        }
     }
 
     fn announce(&self, family: usize) {
-        self.enter();
-        announce(self.link, self.mac, ip(WANTED[family])).unwrap();
+        self.watch(family).announce().unwrap();
     }
 
-    fn watch(&self, family: usize) -> Conflicts {
+    fn watch(&self, family: usize) -> Station {
         self.enter();
-        Conflicts::open(self.link, self.mac, ip(WANTED[family])).unwrap()
+        Station::open(self.place(family)).unwrap()
     }
 
     /// What the kernel tells about changes from now on.

@@ -10,7 +10,8 @@
 //! The endpoint listens on every interface it is given and does not judge who
 //! asks: that nothing from the physical network reaches a socket of the pod is
 //! the packet rules' work, which refuse every new connection that arrives on
-//! the egress interface.
+//! the egress interface. Where there may be no packet rules, a [`LocalGuard`]
+//! refuses connections that were addressed to the egress address.
 //!
 //! A connection carries one request. It may take 5 seconds to send its header
 //! and 10 seconds in all, and of 64 open ones the oldest makes room for the
@@ -20,7 +21,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener};
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +35,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::listener::{self, LocalGuard};
 use crate::readiness::Readiness;
 
 const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -62,6 +63,7 @@ const OPEN_METRICS: HeaderValue =
 pub struct Admin {
     listener: StdTcpListener,
     address: SocketAddr,
+    guard: Option<LocalGuard>,
 }
 
 /// What the endpoint shows.
@@ -88,16 +90,23 @@ impl Admin {
     /// # Errors
     /// When the kernel refuses the address; the text names the remedy.
     pub fn bind(address: SocketAddr) -> Result<Self, AdminError> {
-        let listener = listen(address).or_else(|error| match without_ipv6(address, &error) {
-            Some(ipv4) => listen(ipv4),
-            None => Err(error),
-        });
-        listener
+        listen(address)
             .and_then(|listener| {
                 let address = listener.local_addr()?;
-                Ok(Self { listener, address })
+                Ok(Self {
+                    listener,
+                    address,
+                    guard: None,
+                })
             })
             .map_err(|cause| AdminError { address, cause })
+    }
+
+    /// Refuses the connections that `guard` refuses.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: LocalGuard) -> Self {
+        self.guard = Some(guard);
+        self
     }
 
     /// Where the endpoint listens, with the port that the kernel chose for
@@ -123,7 +132,12 @@ impl Admin {
         let mut connections = Connections::default();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => connections.add(connection(stream, pages.clone())),
+                Ok((stream, _)) => {
+                    let refused = self.guard.as_ref().is_some_and(|g| g.refuses(&stream));
+                    if !refused {
+                        connections.add(connection(stream, pages.clone()));
+                    }
+                }
                 // The client gave up while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -265,34 +279,13 @@ fn response(
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A restarted container must not wait for the connections of the last one.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
+    let socket = listener::open(address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// What to bind instead of `[::]` when the kernel has no IPv6.
-fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
-    let everywhere = address.is_ipv6() && address.ip().is_unspecified();
-    match errno(error) {
-        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL if everywhere => {
-            Some((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        _ => None,
-    }
-}
-
 fn remedy(cause: &io::Error) -> &'static str {
-    match errno(cause) {
+    match Errno::from_raw(cause.raw_os_error().unwrap_or_default()) {
         Errno::EADDRINUSE => "; set EGRESS_ADMIN_LISTEN to a free port, or to off",
         Errno::EACCES => {
             "; set EGRESS_ADMIN_LISTEN to a port from 1024 on, or add CAP_NET_BIND_SERVICE"
@@ -305,13 +298,9 @@ fn remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use std::time::SystemTime;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -507,18 +496,22 @@ mod tests {
             .unwrap();
     }
 
-    #[test]
-    fn stands_for_ipv4_where_the_kernel_has_no_ipv6() {
-        let refused = io::Error::from_raw_os_error(nix::libc::EAFNOSUPPORT);
-        let everywhere = (Ipv6Addr::UNSPECIFIED, 9090).into();
-        assert_eq!(
-            without_ipv6(everywhere, &refused),
-            Some((Ipv4Addr::UNSPECIFIED, 9090).into())
-        );
-        let one = (Ipv6Addr::LOCALHOST, 9090).into();
-        assert_eq!(without_ipv6(one, &refused), None);
-        let in_use = io::Error::from_raw_os_error(nix::libc::EADDRINUSE);
-        assert_eq!(without_ipv6(everywhere, &in_use), None);
+    #[tokio::test]
+    async fn a_refused_local_address_gets_a_reset() {
+        let refused = IpAddr::from([127, 0, 0, 2]);
+        let guard = LocalGuard::new(move |local| local == refused);
+        let admin = Admin::bind((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
+        let port = admin.address().port();
+        let (readiness, _start) = Readiness::held_by("the start");
+        let registry = Arc::new(metrics::registry("1.2.3", SystemTime::now()));
+        let pages = Pages::new(registry, readiness, String::new);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(admin.guarded_by(guard).serve(pages));
+        let mut stream = TcpStream::connect((refused, port)).await.unwrap();
+        let error = stream.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let other = ([127, 0, 0, 1], port).into();
+        assert_eq!(ask(other, "GET", "/healthz").await.0, 200);
     }
 
     #[test]

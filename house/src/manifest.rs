@@ -58,8 +58,8 @@ pub fn read(file: &Path) -> Result<Vec<Object>> {
         .collect())
 }
 
-/// Renders the kustomization in `folder`: its resources, theirs, and its
-/// patches applied.
+/// Renders the kustomization in `folder`: its resources, theirs, those of its
+/// components, and all their patches applied.
 ///
 /// Knows the fields that our kustomizations use and refuses any other, so that
 /// a check of the result is not a check of something else than what is applied.
@@ -67,48 +67,73 @@ pub fn read(file: &Path) -> Result<Vec<Object>> {
 /// # Errors
 /// When a file is missing, a field is unknown, or a patch does not apply.
 pub fn render(folder: &Path) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    accumulate(folder, "Kustomization", &mut objects)?;
+    Ok(objects)
+}
+
+/// Adds the resources of the kustomization in `folder` to `objects`, then
+/// applies its components and patches to all of them, in this order whatever
+/// the order of the fields, as kustomize does.
+fn accumulate(folder: &Path, kind: &str, objects: &mut Vec<Object>) -> Result<()> {
     let path = folder.join("kustomization.yaml");
     let [kustomization] = <[Object; 1]>::try_from(read(&path)?)
         .map_err(|objects| anyhow::anyhow!("{} holds {} objects", path.display(), objects.len()))?;
-    let fields = kustomization.value.as_object().context("not a mapping")?;
-    let mut objects = Vec::new();
-    for (field, value) in fields {
+    if kustomization.kind() != kind {
+        bail!(
+            "{} is a {:?}, not a {kind}",
+            path.display(),
+            kustomization.kind()
+        );
+    }
+    for (field, _) in kustomization.value.as_object().into_iter().flatten() {
         match field.as_str() {
+            "resources" | "components" | "patches" => {}
             // Labels, namespace and tags change no meaning that is checked.
-            "apiVersion" | "kind" | "namespace" | "labels" | "images" | "patches" => {}
-            "resources" => {
-                for resource in value.as_array().into_iter().flatten() {
-                    let resource = folder.join(resource.as_str().context("resource is no path")?);
-                    objects.extend(if resource.is_dir() {
-                        render(&resource)?
-                    } else {
-                        read(&resource)?
-                    });
-                }
-            }
+            "apiVersion" | "kind" | "namespace" | "labels" | "images" => {}
             other => bail!("{}: unknown field {other}", path.display()),
         }
+    }
+    for resource in kustomization.list("/resources") {
+        let resource = folder.join(resource.as_str().context("resource is no path")?);
+        objects.extend(if resource.is_dir() {
+            render(&resource)?
+        } else {
+            read(&resource)?
+        });
+    }
+    for component in kustomization.list("/components") {
+        let component = component.as_str().context("component is no path")?;
+        accumulate(&folder.join(component), "Component", objects)?;
     }
     for patch in kustomization.list("/patches") {
         let file = patch.pointer("/path").and_then(Value::as_str);
         let file = folder.join(file.context("patch without a path")?);
-        apply(&mut objects, &file, patch).with_context(|| format!("apply {}", file.display()))?;
+        apply(objects, &file, patch).with_context(|| format!("apply {}", file.display()))?;
     }
-    Ok(objects)
+    Ok(())
 }
 
+/// Applies a patch to every object of its target, of which there must be one:
+/// kustomize would leave out a patch without a target in silence.
 fn apply(objects: &mut [Object], file: &Path, patch: &Value) -> Result<()> {
-    let target = |field: &str| patch.pointer(&format!("/target/{field}"));
-    let object = objects
-        .iter_mut()
-        .find(|object| {
-            object.value.pointer("/kind") == target("kind")
-                && object.value.pointer("/metadata/name") == target("name")
-        })
-        .context("no resource is its target")?;
+    let fits = |field: &str, found: &str| {
+        let wanted = patch.pointer(&format!("/target/{field}"));
+        wanted.is_none_or(|wanted| wanted == found)
+    };
     let text = std::fs::read_to_string(file)?;
     let operations: json_patch::Patch = serde_json::from_value(serde_saphyr::from_str(&text)?)?;
-    json_patch::patch(&mut object.value, &operations)?;
+    let mut is_used = false;
+    for object in objects
+        .iter_mut()
+        .filter(|object| fits("kind", object.kind()) && fits("name", object.name()))
+    {
+        json_patch::patch(&mut object.value, &operations)?;
+        is_used = true;
+    }
+    if !is_used {
+        bail!("no resource is its target");
+    }
     Ok(())
 }
 
@@ -301,10 +326,10 @@ data:
   value: {a: \"true\"}
 ";
 
+    const RESOURCES: &str = "kind: Kustomization\nresources: [pod.yaml]\n";
+
     fn kustomization(target: &str) -> String {
-        format!(
-            "resources: [pod.yaml]\npatches: [{{path: patch.yaml, target: {{kind: Pod, name: {target}}}}}]\n"
-        )
+        format!("{RESOURCES}patches: [{{path: patch.yaml, target: {target}}}]\n")
     }
 
     #[test]
@@ -331,7 +356,7 @@ data:
     #[test]
     fn a_kustomization_is_rendered() {
         let folder = folder(&[
-            ("kustomization.yaml", &kustomization("p")),
+            ("kustomization.yaml", &kustomization("{kind: Pod, name: p}")),
             ("pod.yaml", POD),
             ("patch.yaml", PATCH),
         ]);
@@ -341,20 +366,66 @@ data:
             objects[0].at("/metadata/annotations"),
             Some(&json!({"a": "true"}))
         );
+        assert_eq!(objects[1].at("/metadata/annotations"), None);
+    }
+
+    #[test]
+    fn a_component_patches_what_includes_it() {
+        let folder = folder(&[
+            (
+                "kustomization.yaml",
+                &format!("components: [component]\n{RESOURCES}"),
+            ),
+            ("pod.yaml", POD),
+        ]);
+        let component = folder.path().join("component");
+        std::fs::create_dir(&component).unwrap();
+        for (name, text) in [
+            (
+                "kustomization.yaml",
+                "kind: Component\nresources: [other.yaml]\npatches: [{path: patch.yaml, target: {kind: Pod}}]\n",
+            ),
+            ("other.yaml", "kind: Pod\nmetadata: {name: other}\n"),
+            ("patch.yaml", PATCH),
+        ] {
+            std::fs::write(component.join(name), text).unwrap();
+        }
+        let objects = render(folder.path()).unwrap();
+        let patched: Vec<_> = objects
+            .iter()
+            .filter(|object| object.at("/metadata/annotations").is_some())
+            .map(Object::name)
+            .collect();
+        assert_eq!(patched, ["p", "other"]);
+        assert!(render(&component).is_err(), "a component alone is nothing");
     }
 
     #[test]
     fn what_cannot_be_rendered_is_an_error() {
         for files in [
-            vec![("kustomization.yaml", "resources: [absent.yaml]")],
-            vec![("kustomization.yaml", "configMapGenerator: []")],
+            vec![(
+                "kustomization.yaml",
+                "kind: Kustomization\nresources: [absent.yaml]",
+            )],
+            vec![(
+                "kustomization.yaml",
+                "kind: Kustomization\ncomponents: [absent]",
+            )],
+            vec![(
+                "kustomization.yaml",
+                "kind: Kustomization\nconfigMapGenerator: []",
+            )],
+            vec![("kustomization.yaml", "resources: []")],
             vec![
-                ("kustomization.yaml", kustomization("q").as_str()),
+                (
+                    "kustomization.yaml",
+                    kustomization("{kind: Pod, name: q}").as_str(),
+                ),
                 ("pod.yaml", POD),
                 ("patch.yaml", PATCH),
             ],
             vec![
-                ("kustomization.yaml", kustomization("p").as_str()),
+                ("kustomization.yaml", kustomization("{kind: Pod}").as_str()),
                 ("pod.yaml", POD),
                 (
                     "patch.yaml",

@@ -121,6 +121,14 @@ impl Command {
         self
     }
 
+    /// Lets the program have at most so many files open: its soft and hard
+    /// `RLIMIT_NOFILE`.
+    #[must_use]
+    pub fn open_files(mut self, most: u64) -> Self {
+        self.container.open_files = Some(most);
+        self
+    }
+
     /// Lets the program write to the test's own stdout and stderr.
     #[must_use]
     pub fn inherit_output(mut self) -> Self {

@@ -19,7 +19,10 @@ use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
-    sys::signal::Signal,
+    sys::{
+        resource::{Resource, setrlimit},
+        signal::Signal,
+    },
     unistd::{Pid, getpid, getppid},
 };
 
@@ -33,6 +36,7 @@ pub(crate) struct Container {
     pub(crate) uid: Option<u32>,
     pub(crate) read_only_proc_sys: bool,
     pub(crate) own_pids: bool,
+    pub(crate) open_files: Option<u64>,
 }
 
 impl Container {
@@ -74,6 +78,7 @@ impl Container {
                 .map(|kept| kept.iter().copied().collect()),
             read_only_proc_sys: self.read_only_proc_sys,
             own_pids: self.own_pids,
+            open_files: self.open_files,
         };
         // SAFETY: the closure makes system calls and nothing else; it neither
         // allocates nor takes a lock.
@@ -103,6 +108,7 @@ struct Confinement {
     capabilities: Option<CapSet>,
     read_only_proc_sys: bool,
     own_pids: bool,
+    open_files: Option<u64>,
 }
 
 impl Confinement {
@@ -131,6 +137,9 @@ impl Confinement {
         }
         if let Some(user) = &self.user {
             setns(user, CloneFlags::CLONE_NEWUSER)?;
+        }
+        if let Some(most) = self.open_files {
+            setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         }
         if let Some(kept) = self.capabilities {
             confine(kept)?;

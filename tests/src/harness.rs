@@ -55,6 +55,14 @@ pub fn run_waiting(programs: &[&str], trials: Vec<Trial>) -> ExitCode {
     run_with(&arguments, programs, trials)
 }
 
+/// As [`run`], for tests that each need the machine: one after the other.
+#[must_use]
+pub fn run_serially(programs: &[&str], trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    run_with(&arguments, programs, trials)
+}
+
 fn run_with(arguments: &Arguments, programs: &[&str], trials: Vec<Trial>) -> ExitCode {
     if !arguments.list {
         // Before the network is gone, should cargo need it.

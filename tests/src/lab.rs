@@ -558,7 +558,7 @@ pub enum Forwarding {
 
 /// Settings of a new namespace, before it gets its links. It took over those
 /// of the machine that the lab runs on, so all that matter are set.
-fn set_up(netns: &NetNs, forwarding: Forwarding, rp_filter: u8) -> Result<()> {
+pub(crate) fn set_up(netns: &NetNs, forwarding: Forwarding, rp_filter: u8) -> Result<()> {
     let forwarding = match forwarding {
         Forwarding::Off => "0",
         Forwarding::On => "1",

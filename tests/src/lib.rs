@@ -30,6 +30,10 @@
 //! | `host`, `netns`, `link`, `route`, `netlink`, `userns` | one machine of it, and rtnetlink |
 //! | `program`, `command`, `container`, `process`, `router` | running a real binary in it |
 //! | `server`, `client`, `witness` | what talks through it, and who saw whom |
+//! | `proxy`, `origin`, `reply`, `identity` | the network around one proxy, and HTTP on both sides of it |
+//! | `wire`, `bulk` | either side of it, by hand; many bytes between them |
+//! | `volume` | a mounted `ConfigMap` or `Secret` |
+//! | `usage` | what a program uses of the machine |
 //! | `snapshot` | all of a namespace's configuration as comparable text |
 
 #![allow(
@@ -39,6 +43,7 @@
 )]
 
 pub mod address;
+mod bulk;
 pub mod client;
 mod cni;
 mod command;
@@ -48,12 +53,16 @@ mod eventually;
 pub mod harness;
 mod host;
 mod http;
+mod identity;
 mod lab;
 mod link;
 mod netlink;
 mod netns;
+mod origin;
 mod process;
 mod program;
+pub mod proxy;
+mod reply;
 mod resolver;
 mod route;
 mod router;
@@ -61,12 +70,16 @@ mod sandbox;
 mod server;
 mod service;
 mod snapshot;
+mod usage;
 mod userns;
+mod volume;
+mod wire;
 mod witness;
 
 pub use egress_config::{AddressFamily as Family, Protocol};
 
 pub use self::{
+    bulk::move_bytes,
     client::{ClientError, Seen, TcpClient, UdpClient},
     cni::Cni,
     command::{Capability, Command},
@@ -74,18 +87,25 @@ pub use self::{
     eventually::eventually,
     host::Host,
     http::Page,
+    identity::Identity,
     lab::{Forwarding, Lab, LabBuilder, Node, Pod},
     link::MacvlanMode,
     netlink::Netlink,
     netns::NetNs,
+    origin::{Arrival, Origin, Request},
     process::{Output, Process},
     program::program,
+    proxy::{ProxyLab, RunningProxy},
+    reply::Reply,
     resolver::{Answer, Query, Resolver},
     route::Route,
     router::RouterConfig,
     sandbox::enter as enter_sandbox,
-    server::Server,
+    server::{Server, Worker},
     service::Service,
     snapshot::Snapshot,
+    usage::allow_open_files,
+    volume::Volume,
+    wire::{Door, Wire},
     witness::{Arrivals, Witness},
 };

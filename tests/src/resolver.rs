@@ -31,7 +31,9 @@ const PORT: u16 = 53;
 /// How a name is answered. A name without script does not exist (NXDOMAIN).
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// These addresses; of the family asked for, so perhaps none.
+    /// These addresses; of the family asked for, so perhaps none. Where they
+    /// are more than the client takes by UDP, the answer says that they are to
+    /// be asked for by TCP.
     Addresses(Vec<IpAddr>),
     /// The first list, the next time the second, and so on around.
     Rotating(Vec<Vec<IpAddr>>),
@@ -62,7 +64,7 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Resolver {
     script: Arc<Mutex<Script>>,
-    _worker: Worker,
+    worker: Option<Worker>,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +101,7 @@ impl Resolver {
         .context(|| format!("starting a resolver in {}", host.name()))?;
         Ok(Self {
             script,
-            _worker: worker,
+            worker: Some(worker),
         })
     }
 
@@ -118,6 +120,11 @@ impl Resolver {
     /// Makes a name unknown again.
     pub fn forget(&self, name: &str) {
         lock(&self.script).answers.remove(&canonical(name));
+    }
+
+    /// Ends the server: its ports are closed from then on.
+    pub fn stop(&mut self) {
+        drop(self.worker.take());
     }
 
     /// All questions so far.
@@ -205,7 +212,12 @@ impl Script {
             Outcome::Silence => return None,
         }
         response.add_query(question);
-        response.to_vec().ok()
+        let bytes = response.to_vec().ok()?;
+        // RFC 1035 section 4.2.1, RFC 6891 section 6.2.3
+        if protocol == Protocol::Udp && bytes.len() > usize::from(request.max_payload()) {
+            return response.truncate().to_vec().ok();
+        }
+        Some(bytes)
     }
 
     fn records(&mut self, name: &Name, kind: RecordType) -> Outcome {

@@ -137,7 +137,7 @@ async fn serve_udp(socket: UdpSocket, log: Arc<Mutex<Vec<Seen>>>) {
 
 /// A thread in a namespace that runs tasks until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub struct Worker {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -145,7 +145,10 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread and returns when `setup`, which spawns the tasks, is
     /// done.
-    pub(crate) fn start(
+    ///
+    /// # Errors
+    /// When the thread cannot be started, and what `setup` fails with.
+    pub fn start(
         netns: &NetNs,
         setup: impl AsyncFnOnce() -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {

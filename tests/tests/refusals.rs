@@ -57,10 +57,13 @@ fn main() -> ExitCode {
             source_is_another_nodes,
             names_taken_on_the_node,
             interface_left_under_its_makeshift_name,
+            redirects_into_the_cluster_networks,
+            redirects_to_a_name_server,
             iptables_is_not_in_the_image,
             admin_port_is_taken,
             plan_without_privilege,
             plan_without_privilege_nor_interface,
+            plan_of_ipv6_redirects_as_another_user,
             plan_is_what_is_done,
             plan_for_programs,
             plan_of_the_packet_rules,
@@ -507,6 +510,51 @@ fn interface_left_under_its_makeshift_name() -> TestResult {
     Ok(())
 }
 
+// --- targets that processes of the pod reach by the pod network ---
+
+/// With strict reverse-path filtering, which looks both ways.
+fn redirects_into_the_cluster_networks() -> TestResult {
+    let lab = build(&small().rp_filter(1).pod_forwarding(Forwarding::On))?;
+    let _server = lab.outside(0).serve(&[(Protocol::Tcp, 80)])?;
+    let config = RouterConfig::new(DUAL).with("EGRESS_CLUSTER_CIDRS", everything_outside(&lab));
+    let _ = config.run(lab.router_pod())?.expect(0);
+    for &family in DUAL {
+        redirects(&lab, family)?;
+    }
+    Ok(())
+}
+
+fn redirects_to_a_name_server() -> TestResult {
+    let lab = build(&small().rp_filter(1).pod_forwarding(Forwarding::On))?;
+    let _server = lab.outside(0).serve(&[(Protocol::Tcp, 80)])?;
+    let servers = DUAL.iter().map(|family| lab.outside(0).address(*family));
+    let lines: String = servers
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    let command = RouterConfig::new(DUAL).command(lab.router_pod())?;
+    let _ = command.resolv_conf(&lines).run()?.expect(0);
+    for &family in DUAL {
+        redirects(&lab, family)?;
+    }
+    Ok(())
+}
+
+/// The networks of the outside servers.
+fn everything_outside(lab: &Lab) -> String {
+    let network = |family: &Family| {
+        let length = match family {
+            Family::Ipv4 => 24,
+            Family::Ipv6 => 64,
+        };
+        IpNet::new_assert(lab.outside(0).address(*family), length).trunc()
+    };
+    let networks: Vec<_> = DUAL
+        .iter()
+        .map(|family| network(family).to_string())
+        .collect();
+    networks.join(" ")
+}
+
 // --- other programs ---
 
 fn iptables_is_not_in_the_image() -> TestResult {
@@ -543,14 +591,57 @@ fn plan_without_privilege() -> TestResult {
 /// On what the interface would be made cannot be seen without privilege.
 fn plan_without_privilege_nor_interface() -> TestResult {
     let lab = build(&small())?;
-    let output = unprivileged(&lab, &RouterConfig::new(V4), "plan")?.expect(1);
-    says(
-        &output,
-        &[
-            "may not look at the node's interfaces",
-            "lacks the capability NET_ADMIN",
-        ],
-    );
+    let config = RouterConfig::new(V4);
+    let open = "chosen when it runs: the node interface whose subnet holds 192.168.12.1";
+    let create = format!("ip link add macvlan0 link <{open}> netns-of-node type macvlan");
+    for (form, parts) in [
+        (
+            "",
+            [
+                format!("macvlan0 (to be created; parent: {open})"),
+                create.clone(),
+            ],
+        ),
+        (
+            " --output json",
+            ["\"egress_interface\": \"macvlan0\"".to_owned(), create],
+        ),
+        (
+            " --output nft",
+            ["oifname \"macvlan0\"".to_owned(), "203.0.113.26".to_owned()],
+        ),
+    ] {
+        let output = unprivileged(&lab, &config, &format!("plan{form}"))?.expect(0);
+        assert_eq!(output.stderr, "");
+        for part in parts {
+            assert!(
+                output.stdout.contains(&part),
+                "no {part:?} in\n{}",
+                output.stdout
+            );
+        }
+    }
+    // What a run refuses, the plan refuses.
+    let off = config.with("EGRESS_MACVLAN_PARENT", "off");
+    let output = unprivileged(&lab, &off, "plan")?.expect(1);
+    says(&output, &["Cannot find device \"macvlan0\""]);
+    Ok(())
+}
+
+/// Who may not write /proc/sys plans for a container that may, unless nobody
+/// may.
+fn plan_of_ipv6_redirects_as_another_user() -> TestResult {
+    let lab = build(&small())?;
+    let config = RouterConfig::new(V6);
+    let mut command = config.command(lab.router_pod())?.capabilities(&[]);
+    if has_other_users() {
+        command = command.uid(NOBODY);
+    }
+    let output = command.arg("plan").run()?.expect(0);
+    let step = "sysctl -w net.ipv6.conf.all.forwarding=1";
+    assert!(output.stdout.contains(step), "{}", output.stdout);
+    let output = unprivileged(&lab, &config, "plan")?.expect(1);
+    says(&output, &["/proc/sys is read-only"]);
     Ok(())
 }
 
@@ -658,6 +749,8 @@ fn status_without_privilege() -> TestResult {
         "macvlan0 up",
         "192.168.12.99/24",
         "default via 192.168.12.1 dev macvlan0",
+        "gateway      192.168.12.1, not asked for: ",
+        "NET_RAW",
         "mappings     not shown: ",
         "NET_ADMIN",
     ] {

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         link_deleted,
         table_deleted,
         rules_deleted,
+        rules_of_an_earlier_version,
         routes_deleted,
         address_deleted,
         note_deleted,
@@ -404,21 +405,46 @@ fn half_of_the_table_deleted() -> TestResult {
 
 fn rules_deleted() -> TestResult {
     repairs(&RouterConfig::new(DUAL), |lab| {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut all = RuleMessage::default();
-            all.header.family = family;
-            for rule in dump(lab, Message::GetRule(all))? {
-                let Message::NewRule(rule) = rule else {
-                    continue;
-                };
-                let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
-                if rule.attributes.contains(&ours) {
-                    change(lab, Message::DelRule(rule))?;
-                }
-            }
+        for rule in own_rules(lab)? {
+            change(lab, Message::DelRule(rule))?;
         }
         Ok(())
     })
+}
+
+/// They were for what is forwarded too.
+fn rules_of_an_earlier_version() -> TestResult {
+    let networks = "10.0.0.0/8 fd00:10::/32";
+    let config = RouterConfig::new(DUAL).with("EGRESS_CLUSTER_CIDRS", networks);
+    repairs(&config, |lab| {
+        let local = RuleAttribute::Iifname("lo".to_owned());
+        let mut rules = own_rules(lab)?;
+        rules.retain(|rule| rule.attributes.contains(&local));
+        assert_eq!(rules.len(), 2 * DUAL.len(), "{rules:?}");
+        for mut rule in rules {
+            change(lab, Message::DelRule(rule.clone()))?;
+            rule.attributes.retain(|attribute| *attribute != local);
+            change(lab, Message::NewRule(rule))?;
+        }
+        Ok(())
+    })
+}
+
+/// The router's rules, of both families.
+fn own_rules(lab: &Lab) -> std::io::Result<Vec<RuleMessage>> {
+    let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
+    let mut rules = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut all = RuleMessage::default();
+        all.header.family = family;
+        for rule in dump(lab, Message::GetRule(all))? {
+            match rule {
+                Message::NewRule(rule) if rule.attributes.contains(&ours) => rules.push(rule),
+                _ => {}
+            }
+        }
+    }
+    Ok(rules)
 }
 
 fn routes_deleted() -> TestResult {

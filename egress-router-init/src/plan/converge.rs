@@ -12,7 +12,7 @@ use super::release::{
     add_lost, current_setting, delete_addresses, give_back, note_of, occupied, put_back,
 };
 use super::routing::{Routing, Situation, default_metric, in_table, is_saved, pod_networks};
-use super::step::Step;
+use super::step::{Parent, Step};
 use crate::config::Config;
 use crate::firewall::rules::Firewall;
 use crate::firewall::table::Table;
@@ -140,7 +140,11 @@ fn check_node(config: &Config, state: &State, egress: &EgressInterface) -> Resul
             });
         }
     }
-    let EgressInterface::Absent { parent, .. } = egress else {
+    let EgressInterface::Absent {
+        parent: Parent::Known(parent),
+        ..
+    } = egress
+    else {
         return Ok(());
     };
     let port = node

@@ -118,7 +118,7 @@ pub enum PlanError {
     },
 }
 
-fn any_of(addresses: &[IpAddr]) -> String {
+pub(super) fn any_of(addresses: &[IpAddr]) -> String {
     addresses
         .iter()
         .map(IpAddr::to_string)

@@ -101,18 +101,22 @@ impl Forecast {
 }
 
 fn new_link(state: &State, name: &str, parent: &Parent) -> Link {
+    let known = match parent {
+        Parent::Known(link) => Some(link),
+        Parent::Open(_) => None,
+    };
     Link {
         index: 0,
         name: name.to_owned(),
         kind: "macvlan".to_owned(),
         ethernet: true,
         up: false,
-        mtu: parent.mtu,
+        mtu: parent.mtu(),
         mac: Vec::new(),
         group: LINK_GROUP,
         alias: None,
-        peer_namespace: Some(parent.namespace),
-        parent: Some(parent.index),
+        peer_namespace: known.map(|link| link.namespace),
+        parent: known.map(|link| link.index),
         controller: None,
         macvlan_mode: Some(MacvlanMode::Bridge),
         ipv4: state.ipv4_default,

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::error::PlanError;
+use super::error::{PlanError, any_of};
 use super::release::note_of;
-use super::step::Parent;
+use super::step::{NodeLink, Parent};
 use crate::config::{Config, Leg, MacvlanParent};
 use crate::state::{Link, MAIN_TABLE, Node, NodeView, POD_TABLE, PROTOCOL, State};
 
@@ -189,11 +189,14 @@ fn other_parent(config: &Config, state: &State, link: &Link) -> Option<Parent> {
         return None;
     };
     let wanted = parent(config, state, &link.name).ok()?;
+    let Parent::Known(wanted) = wanted else {
+        return None;
+    };
     let is_known = link.peer_namespace == Some(node.namespace);
     let present = link.parent.filter(|_| is_known)?;
     let leads_there = *config.macvlan_parent() == MacvlanParent::Auto
         && links_towards(node, &gateways(config)).any(|(_, link)| link.index == present);
-    (wanted.index != present && !leads_there).then_some(wanted)
+    (wanted.index != present && !leads_there).then_some(Parent::Known(wanted))
 }
 
 /// Whether an interface that somebody attached waits for an address, or has
@@ -236,6 +239,7 @@ fn parent(config: &Config, state: &State, name: &str) -> Result<Parent, PlanErro
     }
     let node = match &state.node {
         NodeView::Seen(node) => node,
+        NodeView::NotPermitted => return Ok(Parent::Open(choice(config))),
         NodeView::Hidden(reason) => {
             return Err(PlanError::NodeHidden {
                 name: name.to_owned(),
@@ -274,12 +278,23 @@ fn parent(config: &Config, state: &State, name: &str) -> Result<Parent, PlanErro
                 })?
         }
     };
-    Ok(Parent {
+    Ok(Parent::Known(NodeLink {
         name: link.name.clone(),
         index: link.index,
         namespace: node.namespace,
         mtu: link.mtu,
-    })
+    }))
+}
+
+/// How [`parent`] chooses.
+fn choice(config: &Config) -> String {
+    match config.macvlan_parent() {
+        MacvlanParent::Named(name) => format!("the node interface {name}"),
+        MacvlanParent::Auto | MacvlanParent::Off => format!(
+            "the node interface whose subnet holds {}",
+            any_of(&gateways(config))
+        ),
+    }
 }
 
 /// Gateways by which the physical network is told. A link-local one is in

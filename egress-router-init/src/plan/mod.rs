@@ -20,7 +20,7 @@ pub use self::{
     error::PlanError,
     interfaces::{EgressInterface, egress_interface, pod_interface},
     restore::restore,
-    step::{Parent, Step, sysctl_name},
+    step::{NodeLink, Parent, Step, sysctl_name},
     undo::undo,
 };
 

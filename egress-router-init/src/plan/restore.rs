@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::forecast::Forecast;
 use super::release::{add_lost, current_setting, delete_addresses, note_of};
 use super::routing::in_table;
-use super::step::{Parent, Step};
+use super::step::{NodeLink, Parent, Step};
 use crate::originals::Setting;
 use crate::state::{Link, MAIN_TABLE, NodeView, POD_TABLE, Route, SHELF_TABLE, State};
 
@@ -71,14 +71,14 @@ fn parent(before: &State, link: &Link) -> Option<Parent> {
     let index = link.parent.filter(|_| link.is_ours())?;
     let name = match &before.node {
         NodeView::Seen(node) => node.links.iter().find(|l| l.index == index),
-        NodeView::NotAsked | NodeView::Hidden(_) => None,
+        NodeView::NotAsked | NodeView::Hidden(_) | NodeView::NotPermitted => None,
     };
-    Some(Parent {
+    Some(Parent::Known(NodeLink {
         name: name.map_or_else(|| format!("if{index}"), |link| link.name.clone()),
         index,
         namespace: link.peer_namespace?,
         mtu: link.mtu,
-    })
+    }))
 }
 
 fn rename(forecast: &mut Forecast, old: &Link, link: &Link) {

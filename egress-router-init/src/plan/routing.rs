@@ -143,8 +143,8 @@ pub(super) fn pod_networks(situation: Situation<'_>) -> Vec<IpNet> {
     }
     let routes = routing.pod.iter().filter(|route| !route.is_default());
     let rules = routing.rules.iter().filter_map(|rule| match rule.matches {
-        RuleMatch::To(network) => Some(network),
-        RuleMatch::From(_) | RuleMatch::Iif(_) => None,
+        RuleMatch::LocalTo(network) => Some(network),
+        RuleMatch::From(_) | RuleMatch::Iif(_) | RuleMatch::To(_) => None,
     });
     let mut networks: Vec<IpNet> = routes
         .map(|route| route.destination)
@@ -330,21 +330,26 @@ fn rules(
             .nameservers
             .iter()
             .filter(of_family)
-            .map(|server| rule(priority::TO_NAMESERVER, RuleMatch::To(host(*server)))),
+            .map(|server| rule(priority::TO_NAMESERVER, RuleMatch::LocalTo(host(*server)))),
     );
     rules.extend(
         config
             .kubernetes_service_host()
             .iter()
             .filter(of_family)
-            .map(|address| rule(priority::TO_SERVICE_HOST, RuleMatch::To(host(*address)))),
+            .map(|address| {
+                rule(
+                    priority::TO_SERVICE_HOST,
+                    RuleMatch::LocalTo(host(*address)),
+                )
+            }),
     );
     rules.extend(
         config
             .cluster_cidrs()
             .iter()
             .filter(|network| AddressFamily::of(network.addr()) == family)
-            .map(|network| rule(priority::TO_CLUSTER, RuleMatch::To(network.trunc()))),
+            .map(|network| rule(priority::TO_CLUSTER, RuleMatch::LocalTo(network.trunc()))),
     );
     rules.sort();
     rules.dedup();

@@ -118,7 +118,37 @@ pub enum Step {
 
 /// The node's interface under a macvlan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parent {
+pub enum Parent {
+    /// This one.
+    Known(NodeLink),
+    /// Told by a run, which may look at the node: how it chooses.
+    Open(String),
+}
+
+impl Parent {
+    /// Bytes of an IP packet; where the parent is open, Ethernet's.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        match self {
+            Self::Known(link) => link.mtu,
+            Self::Open(_) => 1500,
+        }
+    }
+}
+
+/// Its name on the node.
+impl Display for Parent {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(link) => f.write_str(&link.name),
+            Self::Open(choice) => write!(f, "<chosen when it runs: {choice}>"),
+        }
+    }
+}
+
+/// An interface of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeLink {
     /// Its name on the node.
     pub name: String,
     /// Its index on the node.
@@ -142,11 +172,13 @@ impl Step {
 impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateLink { name, parent } => write!(
-                f,
-                "ip link add {name} link {} netns-of-node mtu {} type macvlan mode bridge",
-                parent.name, parent.mtu
-            ),
+            Self::CreateLink { name, parent } => {
+                write!(f, "ip link add {name} link {parent} netns-of-node ")?;
+                if let Parent::Known(link) = parent {
+                    write!(f, "mtu {} ", link.mtu)?;
+                }
+                f.write_str("type macvlan mode bridge")
+            }
             Self::RenameLink { from, to } => write!(f, "ip link set dev {from} name {to}"),
             Self::DeleteLink { name } => write!(f, "ip link del dev {name}"),
             Self::Note { link, note } => write!(f, "ip link set dev {link} alias \"{note}\""),
@@ -275,6 +307,7 @@ impl Display for RoutingRule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.matches {
             RuleMatch::From(network) => write!(f, "from {network}")?,
+            RuleMatch::LocalTo(network) => write!(f, "to {network} iif lo")?,
             RuleMatch::To(network) => write!(f, "to {network}")?,
             RuleMatch::Iif(link) => write!(f, "iif {link}")?,
         }

@@ -1,5 +1,6 @@
 //! What the admin endpoint exports of the router.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub(super) struct Metrics {
     repairs: Counter,
     failures: Counter,
     conflicts: Counter,
+    gateways: Family<GatewayLabel, Gauge>,
     packets: Family<Mapping, Counter>,
     bytes: Family<Mapping, Counter>,
     traffic_packets: Family<Verdict, Counter>,
@@ -40,6 +42,11 @@ struct Mapping {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GatewayLabel {
+    gateway: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Verdict {
     verdict: &'static str,
 }
@@ -51,6 +58,7 @@ impl Metrics {
             repairs: Counter::default(),
             failures: Counter::default(),
             conflicts: Counter::default(),
+            gateways: Family::default(),
             packets: Family::default(),
             bytes: Family::default(),
             traffic_packets: Family::default(),
@@ -75,6 +83,11 @@ impl Metrics {
             "egress_router_address_conflicts",
             "Times that another host claimed a source address",
             metrics.conflicts.clone(),
+        );
+        registry.register(
+            "egress_router_gateway_answers",
+            "Whether the gateway answers ARP or neighbour discovery: 1, or 0",
+            metrics.gateways.clone(),
         );
         registry.register(
             "egress_router_mapping_packets",
@@ -117,6 +130,13 @@ impl Metrics {
 
     pub(super) fn conflict(&self) {
         self.conflicts.inc();
+    }
+
+    pub(super) fn gateway(&self, address: IpAddr, answers: bool) {
+        let label = GatewayLabel {
+            gateway: address.to_string(),
+        };
+        self.gateways.get_or_create(&label).set(i64::from(answers));
     }
 
     pub(super) fn counted(&self, counters: &Counters) {

@@ -54,9 +54,15 @@ impl ArpPacket {
     /// (RFC 5227 section 3), and Linux takes a broadcast reply for gratuitous
     /// only when its target hardware address repeats the sender's.
     pub(super) const fn announcement(mac: MacAddr, address: Ipv4Addr) -> Self {
+        Self::question(mac, address, address)
+    }
+
+    /// Asks where `target` is, so that it can be sent something from `source`
+    /// (RFC 826).
+    pub(super) const fn question(mac: MacAddr, source: Ipv4Addr, target: Ipv4Addr) -> Self {
         Self {
-            sender_ip: address,
-            ..Self::probe(mac, address)
+            sender_ip: source,
+            ..Self::probe(mac, target)
         }
     }
 
@@ -111,6 +117,21 @@ mod tests {
             0, 0, 0, 0, 0, 0, 192, 0, 2, 7,
         ];
         assert_eq!(ArpPacket::probe(MAC.into(), ADDRESS).to_bytes(), golden);
+    }
+
+    #[test]
+    fn question_bytes() {
+        #[rustfmt::skip]
+        let golden = [
+            0x00, 0x01, 0x08, 0x00, 0x06, 0x04, 0x00, 0x01,
+            0x02, 0x42, 0xac, 0x11, 0x00, 0x02, 192, 0, 2, 7,
+            0, 0, 0, 0, 0, 0, 192, 0, 2, 1,
+        ];
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(
+            ArpPacket::question(MAC.into(), ADDRESS, gateway).to_bytes(),
+            golden
+        );
     }
 
     #[test]

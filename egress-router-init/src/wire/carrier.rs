@@ -20,14 +20,13 @@ use super::error::{Error, name};
 use super::socket::AsyncSocket;
 
 /// Waits until the link with index `link` is up and has a carrier, for at most
-/// `limit`. [`probe`](super::probe()) does so by itself; who announces without
-/// probing should.
+/// `limit`.
 ///
 /// # Errors
 ///
 /// [`Error::NoSuchLink`] at once, [`Error::LinkDown`] or [`Error::NoCarrier`]
 /// when `limit` has passed.
-pub async fn wait_for_carrier(link: u32, limit: Duration) -> Result<(), Error> {
+pub(super) async fn wait_for_carrier(link: u32, limit: Duration) -> Result<(), Error> {
     if check(link).is_ok() {
         return Ok(());
     }

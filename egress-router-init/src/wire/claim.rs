@@ -42,10 +42,6 @@ impl Claim {
         Self { mac, address }
     }
 
-    pub(super) const fn address(self) -> IpAddr {
-        self.address
-    }
-
     pub(super) const fn ether_type(self) -> EtherType {
         match self.address {
             IpAddr::V4(_) => EtherType::Arp,
@@ -177,7 +173,7 @@ mod tests {
                 assert_eq!(
                     claim.conflict(&rival.announcement(), phase),
                     Some(Conflict {
-                        address: claim.address(),
+                        address: claim.address,
                         holder: theirs(),
                     })
                 );

@@ -1,9 +1,11 @@
 //! Socket filters (classic BPF), so that a busy LAN does not wake us.
 //!
-//! They only thin out what arrives; [`Claim::conflict`] judges. Offsets count
+//! They only thin out what arrives; [`Claim::conflict`] and [`Question::answer`]
+//! judge. Offsets count
 //! from the start of the Ethernet frame; a load beyond its end drops it.
 //!
 //! [`Claim::conflict`]: super::claim::Claim::conflict
+//! [`Question::answer`]: super::question::Question::answer
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,25 +15,38 @@ use super::ndp::{ADVERTISEMENT, ICMPV6, SOLICITATION};
 
 /// The frames that can say something about who holds `address`: ARP packets
 /// that it sends, ARP probes for it, Neighbour Solicitations and Advertisements
-/// with it as the target.
-pub(super) fn about(address: IpAddr) -> Vec<SockFilter> {
-    match address {
-        IpAddr::V4(address) => arp(address),
-        IpAddr::V6(address) => ndp(address),
+/// with it as the target. And those that can answer a question for `gateway`:
+/// its ARP replies to `address`, and what has it as the target.
+pub(super) fn about(address: IpAddr, gateway: IpAddr) -> Vec<SockFilter> {
+    match (address, gateway) {
+        (IpAddr::V4(address), IpAddr::V4(gateway)) => arp(address, gateway),
+        (IpAddr::V6(address), IpAddr::V6(gateway)) => ndp(&[address, gateway]),
+        // There is nothing to be heard of that gateway.
+        (IpAddr::V4(address), IpAddr::V6(_)) => arp(address, address),
+        (IpAddr::V6(address), IpAddr::V4(_)) => ndp(&[address]),
     }
 }
 
+const OPERATION: u32 = 20;
 const SENDER_IP: u32 = 28;
 const TARGET_IP: u32 = 38;
+const REPLY: u32 = 2;
 
-fn arp(address: Ipv4Addr) -> Vec<SockFilter> {
-    let address = address.to_bits();
+fn arp(address: Ipv4Addr, gateway: Ipv4Addr) -> Vec<SockFilter> {
+    // Where these instructions stand.
+    const REPLIES: u8 = 4;
+    const TARGETS: u8 = 6;
+    const DROPS: u8 = 8;
+    const ACCEPTS: u8 = 9;
     vec![
         load_word(SENDER_IP),
-        equal(address, 4, 0),
-        equal(0, 0, 2),
+        equal(address.to_bits(), ACCEPTS - 2, 0),
+        equal(gateway.to_bits(), REPLIES - 3, 0),
+        equal(0, TARGETS - 4, DROPS - 4),
+        load_half(OPERATION),
+        equal(REPLY, 0, DROPS - 6),
         load_word(TARGET_IP),
-        equal(address, 1, 0),
+        equal(address.to_bits(), 1, 0),
         DROP,
         ACCEPT,
     ]
@@ -41,21 +56,30 @@ const NEXT_HEADER: u32 = 20;
 const ICMP_TYPE: u32 = 54;
 const TARGET: u32 = 62;
 
-fn ndp(address: Ipv6Addr) -> Vec<SockFilter> {
-    let address = address.to_bits().to_be_bytes();
-    let (words, _) = address.as_chunks::<4>();
+/// Instructions that compare one target.
+const PER_TARGET: u8 = 9;
+
+fn ndp(targets: &[Ipv6Addr]) -> Vec<SockFilter> {
+    let rest = targets
+        .iter()
+        .fold(0, |length: u8, _| length.saturating_add(PER_TARGET));
     let mut program = vec![
         load_byte(NEXT_HEADER),
-        equal(u32::from(ICMPV6), 0, 12),
+        equal(u32::from(ICMPV6), 0, rest + 3),
         load_byte(ICMP_TYPE),
         equal(u32::from(SOLICITATION), 1, 0),
-        equal(u32::from(ADVERTISEMENT), 0, 9),
+        equal(u32::from(ADVERTISEMENT), 0, rest),
     ];
-    for (word, (offset, drop)) in words.iter().zip([(0, 7), (4, 5), (8, 3), (12, 1)]) {
-        program.push(load_word(TARGET + offset));
-        program.push(equal(u32::from_be_bytes(*word), 0, drop));
+    for target in targets {
+        let octets = target.to_bits().to_be_bytes();
+        let (words, _) = octets.as_chunks::<4>();
+        for (word, (offset, differs)) in words.iter().zip([(0, 7), (4, 5), (8, 3), (12, 1)]) {
+            program.push(load_word(TARGET + offset));
+            program.push(equal(u32::from_be_bytes(*word), 0, differs));
+        }
+        program.push(ACCEPT);
     }
-    program.extend([ACCEPT, DROP]);
+    program.push(DROP);
     program
 }
 
@@ -67,6 +91,11 @@ const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
 /// `ld [offset]`
 const fn load_word(offset: u32) -> SockFilter {
     SockFilter::new(0x20, 0, 0, offset)
+}
+
+/// `ldh [offset]`
+const fn load_half(offset: u32) -> SockFilter {
+    SockFilter::new(0x28, 0, 0, offset)
 }
 
 /// `ldb [offset]`
@@ -94,9 +123,9 @@ mod tests {
 
     /// Which of `frames` the kernel lets through the filter about `address`.
     /// Every socket has filters, so a local one will do.
-    fn passes<const N: usize>(address: IpAddr, frames: [Vec<u8>; N]) -> [bool; N] {
+    fn passes<const N: usize>(address: IpAddr, gateway: IpAddr, frames: [Vec<u8>; N]) -> [bool; N] {
         let (mut sender, mut receiver) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
-        receiver.attach_filter(&about(address)).unwrap();
+        receiver.attach_filter(&about(address, gateway)).unwrap();
         receiver.set_nonblocking(true).unwrap();
         frames.map(|frame| {
             sender.write_all(&frame).unwrap();
@@ -131,6 +160,7 @@ mod tests {
     fn arp_about_the_address_passes() {
         let ours = Ipv4Addr::new(192, 0, 2, 7);
         let other = Ipv4Addr::new(192, 0, 2, 8);
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
         let claim = Claim::new(mac(), ours.into());
         let elsewhere = Claim::new(mac(), other.into());
         let reply = |sender_ip, target_ip| {
@@ -146,25 +176,33 @@ mod tests {
         assert_eq!(
             passes(
                 ours.into(),
+                gateway.into(),
                 [
                     claim.probe(),
                     claim.announcement(),
                     reply(ours, other),
+                    reply(gateway, ours),
                     reply(other, ours),
+                    reply(gateway, other),
+                    // It looks for somebody, as it does all the time.
+                    Claim::new(mac(), gateway.into()).announcement(),
                     elsewhere.probe(),
                     elsewhere.announcement(),
                     truncated,
                 ]
             ),
-            [true, true, true, false, false, false, false]
+            [
+                true, true, true, true, false, false, false, false, false, false
+            ]
         );
     }
 
     #[test]
     fn neighbour_discovery_about_the_address_passes() {
         let ours: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
+        let gateway: Ipv6Addr = "fe80::1:2:3".parse().unwrap();
         let claim = Claim::new(mac(), ours.into());
-        let mut same = [true; 3].to_vec();
+        let mut same = [true; 4].to_vec();
         let mut frames = vec![claim.probe(), claim.announcement()];
         let advertisement = NdPacket {
             source: "fe80::1".parse().unwrap(),
@@ -176,9 +214,13 @@ mod tests {
             },
         };
         frames.push(frame(EtherType::Ipv6, &advertisement.to_bytes()));
-        // One bit off in each of the words of the target.
-        for bit in [0, 40, 80, 127] {
-            let near = Ipv6Addr::from_bits(ours.to_bits() ^ (1 << bit));
+        frames.push(Claim::new(mac(), gateway.into()).announcement());
+        // One bit off in each of the words of the targets.
+        for (target, bit) in [ours, gateway]
+            .into_iter()
+            .flat_map(|target| [0, 40, 80, 127].map(|bit| (target, bit)))
+        {
+            let near = Ipv6Addr::from_bits(target.to_bits() ^ (1 << bit));
             frames.push(Claim::new(mac(), near.into()).announcement());
             same.push(false);
         }
@@ -189,7 +231,8 @@ mod tests {
             frames.push(other);
             same.push(false);
         }
-        let frames = <[Vec<u8>; 9]>::try_from(frames).unwrap();
-        assert_eq!(passes(ours.into(), frames).to_vec(), same);
+        let frames = <[Vec<u8>; 14]>::try_from(frames).unwrap();
+        let passed = passes(ours.into(), gateway.into(), frames);
+        assert_eq!(passed.to_vec(), same);
     }
 }

@@ -84,6 +84,29 @@ impl NdPacket {
         }
     }
 
+    /// Asks where `target` is, so that it can be sent something from `source`
+    /// (RFC 4861 section 7.2.2); at its own address where it is `known`
+    /// (section 7.3.3).
+    pub(super) const fn question(
+        mac: MacAddr,
+        source: Ipv6Addr,
+        target: Ipv6Addr,
+        known: bool,
+    ) -> Self {
+        Self {
+            source,
+            destination: if known {
+                target
+            } else {
+                solicited_node(target)
+            },
+            target,
+            message: Message::Solicitation {
+                sender_mac: Some(mac),
+            },
+        }
+    }
+
     /// The IPv6 packet.
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let (kind, flags, option, mac) = match self.message {

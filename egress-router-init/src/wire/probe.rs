@@ -5,51 +5,51 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::carrier::wait_for_carrier;
-use super::claim::{Claim, Phase};
 use super::error::Error;
-use super::mac::MacAddr;
-use super::socket::{PacketSocket, join_solicited_node};
+use super::socket::join_solicited_node;
+use super::station::{Place, Station};
 
 /// RFC 5227 section 1.1 sends as many.
 const PROBES: u32 = 3;
 
-/// Asks the LAN behind the link with index `link` whether a host other than
-/// `mac` holds or wants `address`, which the link must not have yet.
-///
-/// Three probes are spread evenly over `wait`, and answers are listened for all
-/// the while; the first conflict ends it. RFC 5227 spreads them over five to
-/// seven seconds for links of unknown kind; on an Ethernet LAN that forwards
-/// already, an answer takes milliseconds.
-///
-/// A link that was set up a moment ago gets up to `wait` more to find its
-/// carrier. Probes for several addresses may run at the same time.
-///
-/// # Errors
-///
-/// [`Error::Conflict`] when another host has the address, [`Error::LinkDown`]
-/// or [`Error::NoCarrier`] when nobody could be asked, and what the kernel
-/// refuses.
-pub async fn probe(link: u32, mac: MacAddr, address: IpAddr, wait: Duration) -> Result<(), Error> {
-    wait_for_carrier(link, wait).await?;
-    let socket = PacketSocket::open(link, Claim::new(mac, address))?.listen()?;
-    let _group = match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(address) => Some(join_solicited_node(link, address)?),
-    };
-
-    let mut schedule = Schedule::new(Instant::now(), wait);
-    while let Some(step) = schedule.next(Instant::now()) {
-        match step {
-            Step::Probe => socket.probe()?,
-            Step::Listen { until } => {
-                let conflict = poll_fn(|cx| socket.poll_conflict(cx, Phase::Probing));
-                if let Ok(heard) = tokio::time::timeout_at(until.into(), conflict).await {
-                    return Err(heard?.into());
+impl Station {
+    /// Asks the LAN behind the place's link whether another host holds or wants
+    /// the address, which the link must not have yet.
+    ///
+    /// Three probes are spread evenly over `wait`, and answers are listened for
+    /// all the while; the first conflict ends it. RFC 5227 spreads them over
+    /// five to seven seconds for links of unknown kind; on an Ethernet LAN that
+    /// forwards already, an answer takes milliseconds.
+    ///
+    /// A link that was set up a moment ago gets up to `wait` more to find its
+    /// carrier. Probes for several addresses may run at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] when another host has the address,
+    /// [`Error::LinkDown`] or [`Error::NoCarrier`] when nobody could be asked,
+    /// and what the kernel refuses.
+    pub async fn probe(place: Place, wait: Duration) -> Result<Self, Error> {
+        wait_for_carrier(place.link, wait).await?;
+        let station = Self::open(place)?;
+        let _group = match place.address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(join_solicited_node(place.link, address)?),
+        };
+        let mut schedule = Schedule::new(Instant::now(), wait);
+        while let Some(step) = schedule.next(Instant::now()) {
+            match step {
+                Step::Probe => station.probe_once()?,
+                Step::Listen { until } => {
+                    let rival = poll_fn(|cx| station.poll_rival(cx));
+                    if let Ok(heard) = tokio::time::timeout_at(until.into(), rival).await {
+                        return Err(heard?.into());
+                    }
                 }
             }
         }
+        Ok(station)
     }
-    Ok(())
 }
 
 /// What to do next while probing.

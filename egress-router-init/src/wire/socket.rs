@@ -13,27 +13,33 @@ use std::task::{Context, Poll, ready};
 use nix::libc;
 use nix::sys::socket::SetSockOpt;
 use nix::sys::socket::sockopt::SetBool;
-use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::carrier;
-use super::claim::{Claim, Conflict, Phase};
 use super::error::{Error, name};
-use super::filter;
+use super::ethernet::EtherType;
 use super::ndp::solicited_node;
 
-/// A packet socket on one link, for what is said about one address.
+/// A packet socket on one link, known to the runtime.
 #[derive(Debug)]
 pub(super) struct PacketSocket {
-    socket: Socket,
+    socket: AsyncSocket,
     link: u32,
-    claim: Claim,
 }
 
 impl PacketSocket {
-    /// Collects frames about the claimed address from now on. Our own outgoing
-    /// frames are not among them: the socket is bound to one protocol.
-    pub(super) fn open(link: u32, claim: Claim) -> Result<Self, Error> {
+    /// Collects the frames of one type that pass `filter` from now on. Our own
+    /// outgoing frames are not among them: the socket is bound to one protocol.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub(super) fn open(
+        link: u32,
+        ether_type: EtherType,
+        filter: &[SockFilter],
+    ) -> Result<Self, Error> {
         let failed = |error| Error::io("open a packet socket", link, error);
         // Protocol 0 hears nothing, so no frame precedes the filter.
         let socket =
@@ -42,99 +48,49 @@ impl PacketSocket {
                 _ => failed(error),
             })?;
         socket.set_nonblocking(true).map_err(failed)?;
-        socket
-            .attach_filter(&filter::about(claim.address()))
-            .map_err(failed)?;
+        socket.attach_filter(filter).map_err(failed)?;
         QdiscBypass
             .set(&socket, &true)
             .map_err(|errno| failed(errno.into()))?;
         let index = i32::try_from(link).map_err(|_| Error::NoSuchLink { link })?;
         socket
-            .bind(&link_layer(index, claim.ether_type().number()))
+            .bind(&link_layer(index, ether_type.number()))
             .map_err(failed)?;
         Ok(Self {
-            socket,
+            socket: AsyncSocket::new(socket).map_err(failed)?,
             link,
-            claim,
         })
     }
 
-    /// Sends the frame that tells where the address is.
-    pub(super) fn announce(&self) -> Result<(), Error> {
-        send(
-            &self.socket,
-            self.link,
-            "announce",
-            &self.claim.announcement(),
-        )
+    /// Hands a frame to the link. Nothing queues it, so there is nothing to
+    /// wait for.
+    pub(super) fn send(&self, action: &'static str, frame: &[u8]) -> Result<(), Error> {
+        let mut socket = self.socket.get();
+        match socket.write(frame) {
+            Ok(_whole_frame) => Ok(()),
+            // Dropped: without a carrier every frame is; one that a full
+            // transmit queue lost may as well have been lost on the wire.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => carrier::check(self.link),
+            Err(error) => Err(Error::io(action, self.link, error)),
+        }
     }
 
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub(super) fn listen(self) -> Result<Listener, Error> {
-        Ok(Listener {
-            socket: AsyncSocket::new(self.socket)
-                .map_err(|error| Error::io("listen", self.link, error))?,
-            link: self.link,
-            claim: self.claim,
-        })
-    }
-}
-
-/// A [`PacketSocket`] that is listened to.
-#[derive(Debug)]
-pub(super) struct Listener {
-    socket: AsyncSocket,
-    link: u32,
-    claim: Claim,
-}
-
-impl Listener {
-    /// Sends the frame that asks whether the address is free.
-    pub(super) fn probe(&self) -> Result<(), Error> {
-        send(self.socket.get(), self.link, "probe", &self.claim.probe())
-    }
-
-    /// Sends the frame that tells where the address is.
-    pub(super) fn announce(&self) -> Result<(), Error> {
-        send(
-            self.socket.get(),
-            self.link,
-            "announce",
-            &self.claim.announcement(),
-        )
-    }
-
-    /// Waits for a frame that contests the address.
-    pub(super) fn poll_conflict(
+    /// Waits for a frame that `judge` makes something of.
+    pub(super) fn poll_frame<T>(
         &self,
         cx: &mut Context<'_>,
-        phase: Phase,
-    ) -> Poll<Result<Conflict, Error>> {
+        judge: impl Fn(&[u8]) -> Option<T>,
+    ) -> Poll<Result<T, Error>> {
         // The largest frame of a LAN without jumbo frames; a longer one cannot
-        // be parsed and so cannot contest anything.
+        // be parsed and so says nothing.
         let mut buffer = [0; 1514];
         loop {
             let length = ready!(self.socket.poll_read(cx, &mut buffer))
                 .map_err(|error| Error::io("listen", self.link, error))?;
-            let frame = buffer.get(..length).unwrap_or_default();
-            if let Some(conflict) = self.claim.conflict(frame, phase) {
-                return Poll::Ready(Ok(conflict));
+            if let Some(judgement) = judge(buffer.get(..length).unwrap_or_default()) {
+                return Poll::Ready(Ok(judgement));
             }
         }
-    }
-}
-
-/// Hands a frame to the link. Nothing queues it, so there is nothing to wait
-/// for.
-fn send(mut socket: &Socket, link: u32, action: &'static str, frame: &[u8]) -> Result<(), Error> {
-    match socket.write(frame) {
-        Ok(_whole_frame) => Ok(()),
-        // Dropped: without a carrier every frame is; one that a full transmit
-        // queue lost may as well have been lost on the wire.
-        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => carrier::check(link),
-        Err(error) => Err(Error::io(action, link, error)),
     }
 }
 

@@ -13,4 +13,6 @@ mod json;
 mod subscriber;
 mod timestamp;
 
+pub(crate) use subscriber::Form;
 pub use subscriber::{AlreadyInstalled, init};
+pub(crate) use timestamp::Timestamp;

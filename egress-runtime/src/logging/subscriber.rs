@@ -23,20 +23,29 @@ pub struct AlreadyInstalled;
 /// # Errors
 /// When the process has a destination for its events already.
 pub fn init(level: LogLevel, format: LogFormat) -> Result<(), AlreadyInstalled> {
-    let form = match format {
-        LogFormat::Text => Form::Text,
-        LogFormat::Json => Form::Json,
-        LogFormat::Auto if io::stderr().is_terminal() => Form::Text,
-        LogFormat::Auto => Form::Json,
-    };
-    set_global_default(dispatch(level, form, io::stderr)).map_err(|_| AlreadyInstalled)
+    let dispatch = dispatch(level, Form::decide(format), io::stderr);
+    set_global_default(dispatch).map_err(|_| AlreadyInstalled)
 }
 
 /// A [`LogFormat`] that has been decided.
 #[derive(Clone, Copy, Debug)]
-enum Form {
+pub(crate) enum Form {
+    /// For people.
     Text,
+    /// One object per line.
     Json,
+}
+
+impl Form {
+    /// [`LogFormat::Auto`] is text when stderr is a terminal, else JSON.
+    pub(crate) fn decide(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+            LogFormat::Auto if io::stderr().is_terminal() => Self::Text,
+            LogFormat::Auto => Self::Json,
+        }
+    }
 }
 
 fn dispatch<W>(level: LogLevel, form: Form, writer: W) -> Dispatch

@@ -9,11 +9,15 @@ use tracing_subscriber::fmt::time::FormatTime;
 /// A moment in UTC after RFC 3339 with milliseconds, always 24 characters up
 /// to the year 9999. A clock before 1970 was never set and reads as 1970.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timestamp(SystemTime);
+pub(crate) struct Timestamp(SystemTime);
 
 impl Timestamp {
     pub(super) fn now() -> Self {
-        Self(SystemTime::now())
+        Self::at(SystemTime::now())
+    }
+
+    pub(crate) fn at(time: SystemTime) -> Self {
+        Self(time)
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod cost;
+mod gateway;
 mod moved;
 mod taken;
 
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
             taken::a_prober_is_a_rival,
             taken::the_probe_may_be_off,
             taken::the_nodes_own_address_is_refused,
+            gateway::a_silent_gateway_is_a_warning,
+            gateway::a_wrong_gateway_is_named,
             moved::a_warm_gateway_follows_at_once,
             cost::the_documented_example_takes_little,
         ],

@@ -9,7 +9,7 @@ use std::{
 use egress_lab::{
     Family, Host, Lab, MacvlanMode, Node, RouterConfig, address, harness::TestResult,
 };
-use egress_router_init::wire::{self, MacAddr};
+use egress_router_init::wire::{MacAddr, Place, Station};
 use ipnet::IpNet;
 
 /// Long enough for an answer on a busy machine.
@@ -95,11 +95,16 @@ pub(crate) fn a_prober_is_a_rival() -> TestResult {
                         .enable_all()
                         .build();
                     runtime.unwrap().block_on(async {
-                        let source = address::source(family);
+                        let place = Place {
+                            link,
+                            mac,
+                            address: address::source(family),
+                            gateway: address::gateway(family),
+                        };
                         while !done.load(Ordering::Relaxed) {
                             // That we are a rival too is no news.
                             let wait = Duration::from_millis(30);
-                            let _ = wire::probe(link, mac, source, wait).await;
+                            let _ = Station::probe(place, wait).await;
                         }
                     });
                 });

@@ -1,17 +1,26 @@
 //! The source address and who else wants it.
 
 use egress_lab::{Family, Host, Lab, address, eventually, harness::TestResult};
-use egress_router_init::wire::{self, MacAddr};
+use egress_router_init::wire::{MacAddr, Place, Station};
 
 use crate::fixture::{PATIENCE, Stayer, legacy};
 
 /// Claims the router's address from another host, once.
 fn claim(host: &Host, family: Family) {
-    let link = host.netns().link_index("eth0").unwrap();
-    let mac = mac_of(host);
-    host.netns()
-        .run(|| wire::announce(link, mac, address::source(family)))
-        .unwrap();
+    let place = Place {
+        link: host.netns().link_index("eth0").unwrap(),
+        mac: mac_of(host),
+        address: address::source(family),
+        gateway: address::gateway(family),
+    };
+    host.netns().run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime
+            .unwrap()
+            .block_on(async { Station::open(place).unwrap().announce().unwrap() });
+    });
 }
 
 fn mac_of(host: &Host) -> MacAddr {

@@ -91,6 +91,10 @@ pub(crate) fn every_metric_is_there_and_counts() -> TestResult {
         ("egress_router_repairs_total", 0.0),
         ("egress_router_setup_failures_total", 0.0),
         ("egress_router_address_conflicts_total", 0.0),
+        (
+            "egress_router_gateway_answers{gateway=\"192.168.12.1\"}",
+            1.0,
+        ),
         ("egress_config_reloads_total", 0.0),
         ("egress_config_reload_failures_total", 0.0),
     ] {

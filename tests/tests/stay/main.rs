@@ -13,6 +13,7 @@ mod damage;
 mod ending;
 mod endpoint;
 mod fixture;
+mod gateway;
 mod idle;
 mod repair;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ending::wait_needs_no_privilege,
         claim::a_taken_address_is_waited_for,
         claim::a_later_claim_is_told_counted_and_fought,
+        gateway::a_gateway_is_told_when_it_goes_silent_and_when_it_is_back,
         idle::nothing_is_done_for_nothing,
         repair::a_flapped_link_is_back_without_asking,
         repair::a_link_that_cannot_be_made_is_waited_for,

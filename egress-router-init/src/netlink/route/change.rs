@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use super::RouteSocket;
 use super::convert::{macvlan_mode, netlink_family, route_message, rule_message};
 use crate::originals::Setting;
-use crate::plan::{Parent, Step, sysctl_name};
+use crate::plan::{NodeLink, Parent, Step, sysctl_name};
 use crate::state::{LINK_GROUP, MacvlanMode, PROTOCOL, Route};
 
 /// A change that the kernel refused, with what to do about it.
@@ -52,19 +52,16 @@ fn advice(step: &Step, errno: Errno) -> Option<String> {
                 .to_owned()
         }
         (Step::CreateLink { parent, .. }, Errno::EBUSY) => format!(
-            "{} is a port of a bridge or carries another kind of interface; set \
-             EGRESS_MACVLAN_PARENT to the bridge",
-            parent.name
+            "{parent} is a port of a bridge or carries another kind of interface; set \
+             EGRESS_MACVLAN_PARENT to the bridge"
         ),
         (Step::CreateLink { parent, .. }, Errno::EINVAL) => format!(
-            "{} already carries a macvlan in passthru mode, or is itself an interface that can \
-             carry none; set EGRESS_MACVLAN_PARENT to another interface of the node",
-            parent.name
+            "{parent} already carries a macvlan in passthru mode, or is itself an interface that \
+             can carry none; set EGRESS_MACVLAN_PARENT to another interface of the node"
         ),
         (Step::CreateLink { parent, .. }, Errno::EOPNOTSUPP | Errno::ENODEV) => format!(
-            "the node's kernel has no macvlan module, or {} cannot carry one (as on most clouds); \
-             load the module (modprobe macvlan), or attach an interface by Multus",
-            parent.name
+            "the node's kernel has no macvlan module, or {parent} cannot carry one (as on most \
+             clouds); load the module (modprobe macvlan), or attach an interface by Multus"
         ),
         (Step::CreateLink { name, .. } | Step::RenameLink { to: name, .. }, Errno::EEXIST) => {
             format!("an interface \"{name}\" is already there; set EGRESS_INTERFACE to it")
@@ -121,7 +118,12 @@ impl RouteSocket {
 
     async fn try_change(&self, step: &Step) -> io::Result<()> {
         match step {
-            Step::CreateLink { name, parent } => self.create_link(name, parent).await,
+            Step::CreateLink {
+                name,
+                parent: Parent::Known(parent),
+            } => self.create_link(name, parent).await,
+            // Whoever may change the network may look at the node as well.
+            Step::CreateLink { parent, .. } => Err(io::Error::other(parent.to_string())),
             Step::RenameLink { from, to } => {
                 self.set_link(from, LinkAttribute::IfName(to.clone())).await
             }
@@ -196,7 +198,7 @@ impl RouteSocket {
     }
 
     /// `ip link add ... type macvlan mode bridge`, then `... name NAME`.
-    async fn create_link(&self, name: &str, parent: &Parent) -> io::Result<()> {
+    async fn create_link(&self, name: &str, parent: &NodeLink) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(MAKESHIFT_NAME.to_owned()),

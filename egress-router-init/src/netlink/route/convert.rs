@@ -291,35 +291,41 @@ pub(super) fn route_message(route: &Route, index_of: impl Fn(&str) -> Option<u32
     message
 }
 
+/// As the incoming interface of a rule it stands for the pod's own processes.
+const LOOPBACK: &str = "lo";
+
 /// `None` for a rule that is not ours.
 pub(super) fn rule(message: &RuleMessage) -> Option<RoutingRule> {
     let family = our_family(message.header.family)?;
     let (mut ours, mut priority, mut table) = (false, 0, u32::from(message.header.table));
-    let mut matches = None;
+    let (mut from, mut to, mut iif) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Protocol(protocol) => ours = u8::from(*protocol) == PROTOCOL,
             RuleAttribute::Priority(number) => priority = *number,
             RuleAttribute::Table(number) => table = *number,
             RuleAttribute::Source(address) => {
-                matches = Some(RuleMatch::From(
-                    IpNet::new(*address, message.header.src_len).ok()?,
-                ));
+                from = Some(IpNet::new(*address, message.header.src_len).ok()?);
             }
             RuleAttribute::Destination(address) => {
-                matches = Some(RuleMatch::To(
-                    IpNet::new(*address, message.header.dst_len).ok()?,
-                ));
+                to = Some(IpNet::new(*address, message.header.dst_len).ok()?);
             }
-            RuleAttribute::Iifname(name) => matches = Some(RuleMatch::Iif(name.clone())),
+            RuleAttribute::Iifname(name) => iif = Some(name.as_str()),
             _ => {}
         }
     }
     ours.then_some(())?;
+    let matches = match (from, to, iif) {
+        (Some(network), None, None) => RuleMatch::From(network),
+        (None, Some(network), Some(LOOPBACK)) => RuleMatch::LocalTo(network),
+        (None, Some(network), None) => RuleMatch::To(network),
+        (None, None, Some(name)) => RuleMatch::Iif(name.to_owned()),
+        _ => return None,
+    };
     Some(RoutingRule {
         family,
         priority,
-        matches: matches?,
+        matches,
         table,
     })
 }
@@ -335,11 +341,16 @@ pub(super) fn rule_message(rule: &RoutingRule) -> RuleMessage {
                 .attributes
                 .push(RuleAttribute::Source(network.addr()));
         }
-        RuleMatch::To(network) => {
+        RuleMatch::LocalTo(network) | RuleMatch::To(network) => {
             message.header.dst_len = network.prefix_len();
             message
                 .attributes
                 .push(RuleAttribute::Destination(network.addr()));
+            if matches!(rule.matches, RuleMatch::LocalTo(_)) {
+                message
+                    .attributes
+                    .push(RuleAttribute::Iifname(LOOPBACK.to_owned()));
+            }
         }
         RuleMatch::Iif(name) => message
             .attributes
@@ -454,7 +465,11 @@ mod tests {
     fn a_rule_that_is_sent_is_the_rule_that_is_read() {
         for (family, matches) in [
             (Family::Ipv4, RuleMatch::From(network("10.244.1.5/32"))),
-            (Family::Ipv6, RuleMatch::To(network("fd00:10:96::/108"))),
+            (
+                Family::Ipv6,
+                RuleMatch::LocalTo(network("fd00:10:96::/108")),
+            ),
+            (Family::Ipv4, RuleMatch::To(network("10.96.0.10/32"))),
             (Family::Ipv6, RuleMatch::Iif("net1".to_owned())),
         ] {
             let rule = RoutingRule {

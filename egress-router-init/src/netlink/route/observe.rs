@@ -11,9 +11,12 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
+use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::RouteSocket;
 use super::convert::{self, Names, netlink_family};
+use crate::capabilities::{self, Capability};
 use crate::state::{
     Address, Ipv4Settings, Ipv6Settings, Link, Node, NodeView, Route, RoutingRule, State,
 };
@@ -153,20 +156,25 @@ impl RouteSocket {
         };
         match look.await {
             Ok(node) => NodeView::Seen(node),
+            Err(error) if is_permission(&error) && !has_net_admin() => NodeView::NotPermitted,
             Err(error) => NodeView::Hidden(hidden_reason(&error)),
         }
     }
 }
 
 fn hidden_reason(error: &io::Error) -> String {
-    match error.raw_os_error().map(nix::errno::Errno::from_raw) {
-        Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES) => {
-            "the container may not look at the node's interfaces (it lacks the capability \
-             NET_ADMIN, or has a user namespace of its own: hostUsers: false)"
-                .to_owned()
-        }
-        _ => format!("the node's interfaces cannot be listed: {error}"),
+    if is_permission(error) {
+        "the container may not look at the node's interfaces (it has a user namespace of its own: \
+         hostUsers: false)"
+            .to_owned()
+    } else {
+        format!("the node's interfaces cannot be listed: {error}")
     }
+}
+
+fn is_permission(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EPERM | Errno::EACCES))
 }
 
 fn names(links: &[Link]) -> Names {
@@ -203,10 +211,20 @@ fn ipv6_forwarding() -> Option<bool> {
         .map(|text| text.trim() == "1")
 }
 
-/// A container's /proc/sys is read-only unless it is privileged.
+/// A container's /proc/sys is read-only unless it is privileged. Who may not
+/// write there anyway only makes plans for a container that may.
 fn sysctl_writable() -> bool {
-    fs::OpenOptions::new()
-        .write(true)
-        .open(IPV6_FORWARDING)
-        .is_ok()
+    match fs::OpenOptions::new().write(true).open(IPV6_FORWARDING) {
+        Ok(_) => true,
+        Err(error) if is_permission(&error) && !has_net_admin() => !is_read_only(),
+        Err(_) => false,
+    }
+}
+
+fn has_net_admin() -> bool {
+    capabilities::missing().is_ok_and(|missing| !missing.contains(&Capability::NetAdmin))
+}
+
+fn is_read_only() -> bool {
+    statvfs(IPV6_FORWARDING).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
 }

@@ -204,7 +204,7 @@ impl Pod {
 }
 
 /// A node with `ens3` in one LAN and `ens4` in another.
-fn node() -> Node {
+pub(super) fn node() -> Node {
     let mut node = Kernel::default();
     node.state.ipv6_forwarding = Some(false);
     for (index, name, address) in [

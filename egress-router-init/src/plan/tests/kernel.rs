@@ -163,6 +163,9 @@ impl Kernel {
     }
 
     fn create_link(&mut self, name: &str, parent: &Parent) -> Result<(), Refusal> {
+        let Parent::Known(parent) = parent else {
+            panic!("{parent}");
+        };
         if self.state.link(name).is_some() {
             return Err("EEXIST: a link of that name");
         }

@@ -2,12 +2,14 @@
 
 use egress_config::AddressFamily;
 
-use super::fixture::{NODE, Pod, SIMPLE, config, ip, net, simple_with};
+use super::fixture::{NODE, Pod, SIMPLE, config, ip, net, node, simple_with};
 use super::kernel::Kernel;
 use super::run::{View, list, run, undo_until, unwatched};
 use crate::originals::{Originals, Setting};
-use crate::plan::{EgressInterface, Plan, PlanError, Step, converge, sysctl_name};
-use crate::state::{MAIN_TABLE, MacvlanMode, NodeView, POD_TABLE, Route, SHELF_TABLE};
+use crate::plan::{
+    EgressInterface, NodeLink, Parent, Plan, PlanError, Step, converge, sysctl_name,
+};
+use crate::state::{MAIN_TABLE, MacvlanMode, NodeView, POD_TABLE, Route, RuleMatch, SHELF_TABLE};
 
 const NET1: [(&str, &str); 1] = [("EGRESS_INTERFACE", "net1")];
 
@@ -256,18 +258,53 @@ fn the_longest_network_tells_the_parent() {
     let mut wide = node.addresses[1].clone();
     (wide.link, wide.address) = ("ens4".to_owned(), net("192.168.0.5/16"));
     node.addresses.push(wide);
-    let EgressInterface::Absent { parent, .. } = plan(&pod, &SIMPLE).egress else {
-        panic!("it is absent")
-    };
+    let parent = parent_of(&plan(&pod, &SIMPLE));
     assert_eq!(
         (parent.name.as_str(), parent.index, parent.namespace),
         ("ens3", 2, NODE)
     );
     let named = simple_with(&[("EGRESS_MACVLAN_PARENT", "ens4")]);
-    let EgressInterface::Absent { parent, .. } = plan(&pod, &named).egress else {
-        panic!("it is absent")
-    };
-    assert_eq!(parent.name, "ens4");
+    assert_eq!(parent_of(&plan(&pod, &named)).name, "ens4");
+}
+
+/// Where the egress interface is to be made.
+fn parent_of(plan: &Plan) -> NodeLink {
+    match &plan.egress {
+        EgressInterface::Absent {
+            parent: Parent::Known(parent),
+            ..
+        } => parent.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Who may not see the node plans for a container that may.
+#[test]
+fn a_node_that_only_a_run_may_see_leaves_the_parent_open() {
+    let mut pod = Pod::bare();
+    pod.with_eth0();
+    let seen = plan(&pod, &SIMPLE);
+    pod.kernel.state.node = NodeView::NotPermitted;
+    let open = plan(&pod, &SIMPLE);
+    assert_eq!(
+        open.steps[0].to_string(),
+        "ip link add macvlan0 link <chosen when it runs: the node interface whose subnet holds \
+         192.168.12.1> netns-of-node type macvlan mode bridge"
+    );
+    assert_eq!(open.steps[1..], seen.steps[1..]);
+    let named = plan(&pod, &simple_with(&[("EGRESS_MACVLAN_PARENT", "ens4")]));
+    let text = named.steps[0].to_string();
+    assert!(
+        text.contains("link <chosen when it runs: the node interface ens4> "),
+        "{text}"
+    );
+    let off = simple_with(&[("EGRESS_MACVLAN_PARENT", "off")]);
+    assert!(refused(&pod, &off).contains("forbids to create one"));
+    // One that is there is not made again.
+    pod.kernel.state.node = NodeView::Seen(node());
+    settle(&mut pod, &SIMPLE);
+    pod.kernel.state.node = NodeView::NotPermitted;
+    assert!(plan(&pod, &SIMPLE).is_converged());
 }
 
 #[test]
@@ -281,10 +318,7 @@ fn a_link_local_gateway_leaves_the_choice_to_the_source() {
         ("EGRESS_DESTINATION", ""),
     ]);
     let plan = plan(&pod, &variables);
-    let EgressInterface::Absent { parent, .. } = &plan.egress else {
-        panic!("it is absent")
-    };
-    assert_eq!(parent.name, "ens3");
+    assert_eq!(parent_of(&plan).name, "ens3");
     // Every interface reaches it: it needs no route.
     assert!(
         !list(&plan.steps).contains("fe80::1/128"),
@@ -471,6 +505,29 @@ fn a_default_route_of_a_third_network_is_set_aside() {
     assert_eq!(View::of(&pod.kernel.state).difference(&before), "");
 }
 
+/// Earlier versions made rules for what is forwarded as well.
+#[test]
+fn rules_that_an_earlier_version_made_are_replaced() {
+    let variables = simple_with(&[
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("EGRESS_CLUSTER_CIDRS", "10.244.0.0/16"),
+    ]);
+    let mut pod = Pod::bare();
+    pod.with_eth0();
+    settle(&mut pod, &variables);
+    let expected = View::of(&pod.kernel.state);
+    let mut changed = 0;
+    for rule in &mut pod.kernel.state.rules {
+        if let RuleMatch::LocalTo(network) = rule.matches {
+            rule.matches = RuleMatch::To(network);
+            changed += 1;
+        }
+    }
+    assert_eq!(changed, 3);
+    settle(&mut pod, &variables);
+    assert_eq!(View::of(&pod.kernel.state).difference(&expected), "");
+}
+
 #[test]
 fn what_is_at_home_needs_no_rule() {
     let mut pod = Pod::bare();
@@ -493,8 +550,8 @@ fn what_is_at_home_needs_no_rule() {
         [
             "ip rule add from 10.244.1.5/32 lookup 6900 priority 6900 proto 69",
             "ip rule add iif macvlan0 lookup 6900 priority 6901 proto 69",
-            "ip rule add to 10.96.0.10/32 lookup 6900 priority 6902 proto 69",
-            "ip rule add to 10.96.0.1/32 lookup 6900 priority 6903 proto 69",
+            "ip rule add to 10.96.0.10/32 iif lo lookup 6900 priority 6902 proto 69",
+            "ip rule add to 10.96.0.1/32 iif lo lookup 6900 priority 6903 proto 69",
         ]
     );
 }
