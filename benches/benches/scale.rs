@@ -1,5 +1,5 @@
 //! `cargo bench --package egress-benches [-- [--quick] [--write]]`: measures
-//! how the router scales, prints it, and with `--write` keeps it in
+//! how the router scales and what the proxies take, prints it, and with `--write` keeps it in
 //! `benches/RESULTS.md`.
 
 use std::env;
@@ -41,6 +41,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse(env::args().skip(1))?;
     // Before the network is gone, should cargo need it.
     egress_lab::program("egress-router-init")?;
+    for proxy in egress_benches::PROXIES {
+        egress_lab::program(proxy)?;
+    }
     egress_lab::enter_sandbox()?;
     let report = run(&arguments.settings, say)?;
     print(&report);

@@ -1,5 +1,5 @@
 //! How the router scales, side by side with peers: linear rules loaded by
-//! `nft -f` and by `iptables-restore`.
+//! `nft -f` and by `iptables-restore`; and what the proxies take at rest.
 //!
 //! `cargo bench --package egress-benches` measures; with `-- --write` it also
 //! rewrites `RESULTS.md`, with `-- --quick` it only shows that all of it works.
@@ -15,7 +15,7 @@
 //! | `mappings` | the lists: 10 to 50 000 mappings |
 //! | `peer` | nft and iptables-restore, and their rule sets |
 //! | `bed` | the lab and its router pods |
-//! | `apply`, `connect` | a measurement each |
+//! | `apply`, `connect`, `rest` | a measurement each |
 //! | `cost`, `samples` | what one run took, and what many did |
 //! | `machine`, `report`, `table` | what is shown |
 
@@ -27,9 +27,10 @@ mod machine;
 mod mappings;
 mod peer;
 mod report;
+mod rest;
 mod samples;
 mod scale;
 mod settings;
 mod table;
 
-pub use self::{report::Report, scale::run, settings::Settings};
+pub use self::{report::Report, rest::PROGRAMS as PROXIES, scale::run, settings::Settings};

@@ -7,6 +7,7 @@ use crate::connect::{Connect, Connects, Position};
 use crate::cost::Costs;
 use crate::machine::Machine;
 use crate::peer::{Kind, Peer};
+use crate::rest::Rest;
 use crate::samples::Samples;
 use crate::settings::Settings;
 use crate::table::{Table, digits, size, time};
@@ -37,10 +38,7 @@ impl Report {
         settings: &Settings,
         machine: &Machine,
         peers: &[Peer],
-        absent: Vec<Kind>,
-        own_work: Vec<OwnWork>,
-        apply: Vec<Apply>,
-        connect: Vec<Connect>,
+        figures: &Figures,
     ) -> Self {
         let mut head: Vec<_> = machine.lines().into();
         head.extend(
@@ -49,16 +47,11 @@ impl Report {
                 .map(|peer| format!("{}: {}", peer.kind(), peer.version())),
         );
         head.extend(
-            absent
+            figures
+                .absent
                 .iter()
                 .map(|kind| format!("{kind}: not installed, not measured")),
         );
-        let figures = Figures {
-            absent,
-            own_work,
-            apply,
-            connect,
-        };
         Self {
             head,
             sections: vec![
@@ -67,6 +60,7 @@ impl Report {
                 figures.reload_section(settings),
                 figures.connect_section(settings),
                 figures.own_work_section(settings),
+                figures.rest_section(settings),
             ],
             failures: figures.failures(),
         }
@@ -97,11 +91,14 @@ impl fmt::Display for Report {
     }
 }
 
-struct Figures {
-    absent: Vec<Kind>,
-    own_work: Vec<OwnWork>,
-    apply: Vec<Apply>,
-    connect: Vec<Connect>,
+/// Everything that was measured.
+pub(crate) struct Figures {
+    /// Peers that are not installed.
+    pub(crate) absent: Vec<Kind>,
+    pub(crate) own_work: Vec<OwnWork>,
+    pub(crate) apply: Vec<Apply>,
+    pub(crate) connect: Vec<Connect>,
+    pub(crate) rest: Vec<Rest>,
 }
 
 impl Figures {
@@ -263,6 +260,29 @@ impl Figures {
         }
     }
 
+    fn rest_section(&self, settings: &Settings) -> Section {
+        let mut table = Table::new(1, &["program", "median", "min", "max", "resident set"]);
+        for rest in &self.rest {
+            table.row([
+                rest.program.to_owned(),
+                time(rest.first_answer.median()),
+                time(rest.first_answer.min()),
+                time(rest.first_answer.max()),
+                size(rest.resident.median()),
+            ]);
+        }
+        Section {
+            title: "The proxies from start to first answer, and at rest".to_owned(),
+            text: format!(
+                "From fork to the first byte of the first answer, and resident memory after it; \
+                 medians of {} starts. The HTTP proxy answers by itself, the DNS proxy passes on \
+                 what a server outside says.",
+                settings.starts
+            ),
+            table,
+        }
+    }
+
     fn goals_section(&self) -> Section {
         let mut table = Table::new(1, &["goal", "measured", "met"]);
         for goal in self.goals() {
@@ -302,7 +322,23 @@ impl Figures {
             )
         };
         let seconds = |samples: Option<&Samples>| samples.map(Samples::median);
-        vec![
+        let of_proxies = self.rest.iter().flat_map(|rest| {
+            [
+                Goal::new(
+                    format!("{}: start to first answer", rest.program),
+                    time,
+                    0.030,
+                    Some(rest.first_answer.median()),
+                ),
+                Goal::new(
+                    format!("{}: memory at rest", rest.program),
+                    size,
+                    8e6,
+                    Some(rest.resident.median()),
+                ),
+            ]
+        });
+        let of_router = [
             Goal::new(
                 format!("{DRIVER}: time of linear nft -f"),
                 times,
@@ -351,7 +387,8 @@ impl Figures {
                 40e6,
                 memory(ListName::Mappings(GOAL_SIZE)),
             ),
-        ]
+        ];
+        of_router.into_iter().chain(of_proxies).collect()
     }
 
     fn program(&self, list: ListName) -> Option<&OwnWork> {

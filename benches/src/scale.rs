@@ -5,9 +5,9 @@ use anyhow::Result;
 use crate::bed::Bed;
 use crate::machine::Machine;
 use crate::peer::{Kind, Peer};
-use crate::report::Report;
+use crate::report::{Figures, Report};
 use crate::settings::Settings;
-use crate::{apply, connect};
+use crate::{apply, connect, rest};
 
 /// Measures all of it. `progress` hears what is being done.
 ///
@@ -24,9 +24,16 @@ pub fn run(settings: &Settings, progress: impl Fn(&str)) -> Result<Report> {
     let apply = apply::measure(&bed, &peers, &settings.sizes, settings.apply_rounds)?;
     progress("opening connections");
     let connect = connect::measure(&mut bed, &peers, settings)?;
-    Ok(Report::new(
-        settings, &machine, &peers, absent, own_work, apply, connect,
-    ))
+    progress("starting the proxies");
+    let rest = rest::measure(settings.starts)?;
+    let figures = Figures {
+        absent,
+        own_work,
+        apply,
+        connect,
+        rest,
+    };
+    Ok(Report::new(settings, &machine, &peers, &figures))
 }
 
 fn find_peers() -> (Vec<Peer>, Vec<Kind>) {

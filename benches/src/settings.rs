@@ -11,6 +11,8 @@ pub struct Settings {
     pub connect_rounds: usize,
     /// Connections of one turn to one mapping.
     pub connects: usize,
+    /// How often each proxy is started.
+    pub starts: usize,
 }
 
 impl Settings {
@@ -22,6 +24,7 @@ impl Settings {
             apply_rounds: 5,
             connect_rounds: 9,
             connects: 250,
+            starts: 21,
         }
     }
 
@@ -33,6 +36,7 @@ impl Settings {
             apply_rounds: 2,
             connect_rounds: 2,
             connects: 20,
+            starts: 2,
         }
     }
 }
