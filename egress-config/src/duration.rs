@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use crate::decimal::plain_decimal;
@@ -58,6 +59,18 @@ pub fn format_duration(duration: Duration) -> String {
         }
     }
     format!("{milliseconds}ms")
+}
+
+/// Serialises a duration as [`format_duration`] writes it, for
+/// `#[serde(serialize_with = ...)]`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_duration<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    format_duration(*duration).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -65,6 +65,30 @@ impl FromStr for InterfaceName {
     }
 }
 
+/// A text that is no name of a link that leads to another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum LinkError {
+    /// No interface name.
+    #[error(transparent)]
+    Name(#[from] InterfaceNameError),
+    /// `lo`.
+    #[error("the loopback interface leads nowhere; write the name of another one")]
+    Loopback,
+}
+
+/// Reads the name of an interface that leads to other hosts.
+///
+/// # Errors
+/// [`LinkError`] for a text that is no name, and for the loopback interface.
+pub fn parse_link(text: &str) -> Result<InterfaceName, LinkError> {
+    let name: InterfaceName = text.parse()?;
+    if name.as_str() == "lo" {
+        Err(LinkError::Loopback)
+    } else {
+        Ok(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,10 +31,10 @@ pub use address::{
 };
 pub use diagnostics::{Diagnostic, Diagnostics, Warning};
 pub use domain_name::{DomainName, DomainNameError};
-pub use duration::{DurationError, format_duration, parse_duration};
+pub use duration::{DurationError, format_duration, parse_duration, serialize_duration};
 pub use environment::{Environment, MAX_FILE_BYTES, MapEnvironment, NotUnicode};
 pub use help::{help_text, markdown_table};
-pub use interface_name::{InterfaceName, InterfaceNameError};
+pub use interface_name::{InterfaceName, InterfaceNameError, LinkError, parse_link};
 pub use list::{Continued, FileProblem, Line, List, ListError, ListVariable};
 pub use listen::{ListenError, parse_listen};
 pub use log::{LogFormat, LogFormatError, LogLevel, LogLevelError};

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::reader::Reader;
+use crate::variables::{self, VariableSpec};
+
 /// The least severe messages that are logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -18,6 +21,20 @@ pub enum LogLevel {
     Warn,
     /// What failed.
     Error,
+}
+
+impl LogLevel {
+    /// Reads `EGRESS_LOG`, or where it is not set the variable that meant
+    /// `debug` in the image that the program replaces. `None` when it is bad,
+    /// which has been reported.
+    pub fn read(reader: &mut Reader<'_>, old_debug: Option<&VariableSpec>) -> Option<Self> {
+        let old_debug = old_debug.is_some_and(|variable| reader.text(variable).is_some());
+        if old_debug && reader.text(variables::LOG).is_none() {
+            Some(Self::Debug)
+        } else {
+            reader.value(variables::LOG, str::parse)
+        }
+    }
 }
 
 impl fmt::Display for LogLevel {

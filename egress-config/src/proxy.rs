@@ -6,13 +6,13 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::address::{AddressFamily, NetworkError, parse_interface_address};
 use crate::decimal::plain_decimal;
-use crate::duration::{DurationError, format_duration, parse_duration};
-use crate::interface_name::{InterfaceName, InterfaceNameError};
+use crate::duration::{DurationError, format_duration, parse_duration, serialize_duration};
+use crate::interface_name::{InterfaceName, parse_link};
 use crate::listen::parse_listen;
 use crate::log::{LogFormat, LogLevel};
 use crate::reader::Reader;
@@ -31,12 +31,12 @@ const MAX_THREADS: usize = 1024;
 pub struct ProxySettings {
     sources: Vec<IpAddr>,
     interface: Option<InterfaceName>,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "serialize_duration")]
     connect_time: Duration,
     max_connections: Option<NonZeroUsize>,
     max_connections_per_client: Option<NonZeroUsize>,
     admin_listen: Option<SocketAddr>,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "serialize_duration")]
     drain: Duration,
     log_level: LogLevel,
     log_format: LogFormat,
@@ -51,13 +51,13 @@ impl ProxySettings {
     /// `None` when something was bad, which has been reported.
     pub fn read(reader: &mut Reader<'_>, old_debug: Option<&VariableSpec>) -> Option<Self> {
         let sources = read_sources(reader);
-        let interface = reader.value(variables::INTERFACE, parse_egress_interface);
+        let interface = reader.value(variables::INTERFACE, parse_link);
         let connect_time = reader.value(variables::CONNECT_TIME, parse_time);
         let max_connections = reader.value(variables::MAX_CONNECTIONS, parse_count);
         let per_client = reader.value(variables::MAX_CONNECTIONS_PER_CLIENT, parse_limit);
         let admin_listen = reader.value(variables::ADMIN_LISTEN, parse_listen);
         let drain = reader.value(variables::DRAIN_SECONDS, parse_wait);
-        let log_level = read_log_level(reader, old_debug);
+        let log_level = LogLevel::read(reader, old_debug);
         let log_format = reader.value(variables::LOG_FORMAT, str::parse);
         let access_log = reader.value(variables::ACCESS_LOG, str::parse);
         let threads = reader.value(variables::THREADS, parse_threads);
@@ -299,36 +299,6 @@ fn read_sources(reader: &mut Reader<'_>) -> Vec<IpAddr> {
         families.push(family);
         Ok(source)
     })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-enum InterfaceError {
-    #[error(transparent)]
-    Name(#[from] InterfaceNameError),
-    #[error("the loopback interface leads nowhere; write the name of another one")]
-    Loopback,
-}
-
-fn parse_egress_interface(text: &str) -> Result<InterfaceName, InterfaceError> {
-    let name: InterfaceName = text.parse()?;
-    if name.as_str() == "lo" {
-        Err(InterfaceError::Loopback)
-    } else {
-        Ok(name)
-    }
-}
-
-fn read_log_level(reader: &mut Reader<'_>, old_debug: Option<&VariableSpec>) -> Option<LogLevel> {
-    let old_debug = old_debug.is_some_and(|variable| reader.text(variable).is_some());
-    if old_debug && reader.text(variables::LOG).is_none() {
-        Some(LogLevel::Debug)
-    } else {
-        reader.value(variables::LOG, str::parse)
-    }
-}
-
-fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    format_duration(*duration).serialize(serializer)
 }
 
 #[cfg(test)]

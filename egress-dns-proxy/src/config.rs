@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use egress_config::{
     Diagnostic, Diagnostics, Environment, Port, Program, Protocol, ProxySettings, Reader,
-    TimeError, Warning, format_duration, parse_count, parse_time, variables,
+    TimeError, Warning, format_duration, parse_count, parse_time, serialize_duration, variables,
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::mapping::{Mapping, Mappings};
@@ -21,12 +21,12 @@ const MIN_HEALTH_CHECK: Duration = Duration::from_millis(100);
 pub struct Config {
     destination_file: Option<PathBuf>,
     mappings: Mappings,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "serialize_duration")]
     idle_time: Duration,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "serialize_duration")]
     udp_idle_time: Duration,
     udp_sessions: NonZeroUsize,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "serialize_duration")]
     health_check: Duration,
     #[serde(flatten)]
     proxy: ProxySettings,
@@ -194,10 +194,6 @@ fn parse_health_check(text: &str) -> Result<Duration, HealthCheckError> {
     } else {
         Ok(interval)
     }
-}
-
-fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    format_duration(*duration).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use egress_runtime::limits::{Limits, connections_within, raise_open_files};
 use egress_runtime::listener::{AcceptPauses, LocalGuard};
 use egress_runtime::logging;
 use egress_runtime::metrics::ConfigReloads;
-use egress_runtime::outcome::{Failure, complain, say};
+use egress_runtime::outcome::{Failure, complain, complain_of, say};
 use egress_runtime::readiness::Readiness;
 use egress_runtime::resolver::ResolverMetrics;
 use egress_runtime::signals::{Request, Signals};
@@ -79,26 +79,12 @@ fn configuration() -> Result<(Config, Vec<Warning>), Diagnostics> {
     Config::from_environment(&ProcessEnvironment)
 }
 
-fn complain_of(warnings: &[Warning]) {
-    for warning in warnings {
-        complain(&format!("warning: {warning}\n"));
-    }
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "used as a function of map_err"
-)]
-fn failed(error: impl ToString) -> Failure {
-    Failure::Failed(error.to_string())
-}
-
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
         if error.is_permission() {
             Self::NoPermission(error.to_string())
         } else {
-            failed(error)
+            Self::of(error)
         }
     }
 }
@@ -111,7 +97,7 @@ async fn run(config: Config, warnings: &[Warning]) -> Result<(), Failure> {
     for warning in warnings {
         warn!("{warning}");
     }
-    let mut signals = Signals::install().map_err(failed)?;
+    let mut signals = Signals::install().map_err(Failure::of)?;
     // Read again once the file is watched, so that no change falls in between.
     let file = config.destination_file().map(FileWatch::new);
     let config = match file {
@@ -133,7 +119,7 @@ async fn run(config: Config, warnings: &[Warning]) -> Result<(), Failure> {
         let mut ended = ended.clone();
         async move { while ended.changed().await.is_ok() {} }
     })
-    .map_err(failed)?;
+    .map_err(Failure::of)?;
     let mut service = service(
         &config,
         source,
@@ -145,7 +131,7 @@ async fn run(config: Config, warnings: &[Warning]) -> Result<(), Failure> {
     );
     let ports = service.take_ports(config.mappings())?;
     let admin = match config.proxy().admin_listen() {
-        Some(address) => Some(Admin::bind(address).map_err(failed)?.guarded_by(guard)),
+        Some(address) => Some(Admin::bind(address).map_err(Failure::of)?.guarded_by(guard)),
         None => None,
     };
     report::log_mappings(config.mappings());
@@ -181,10 +167,10 @@ async fn run(config: Config, warnings: &[Warning]) -> Result<(), Failure> {
     };
     let result = tokio::select! {
         () = work => Ok(()),
-        result = serving => result.map_err(failed),
+        result = serving => result.map_err(Failure::of),
         ended = workers.ended() => Err(match ended.map(|ended| ended.result) {
-            Some(Err(error)) => failed(error),
-            Some(Ok(())) | None => failed("a worker ended by itself"),
+            Some(Err(error)) => Failure::of(error),
+            Some(Ok(())) | None => Failure::of("a worker ended by itself"),
         }),
     };
     drop(alive);
@@ -195,7 +181,7 @@ async fn run(config: Config, warnings: &[Warning]) -> Result<(), Failure> {
 
 fn egress_address(config: &Config) -> Result<EgressAddress, Failure> {
     let proxy = config.proxy();
-    let source = EgressAddress::find(proxy.sources(), proxy.interface()).map_err(failed)?;
+    let source = EgressAddress::find(proxy.sources(), proxy.interface()).map_err(Failure::of)?;
     let addresses: Vec<String> = egress_config::AddressFamily::ALL
         .into_iter()
         .filter_map(|family| source.source_for(family))
@@ -214,7 +200,7 @@ fn egress_address(config: &Config) -> Result<EgressAddress, Failure> {
 
 fn access_log(config: &Config, registry: &mut Registry) -> Result<AccessLog, Failure> {
     match config.proxy().access_log() {
-        Switch::On => AccessLog::start(config.proxy().log_format(), registry).map_err(failed),
+        Switch::On => AccessLog::start(config.proxy().log_format(), registry).map_err(Failure::of),
         Switch::Off => Ok(AccessLog::off()),
     }
 }

@@ -6,6 +6,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | `program` | wires it: command, environment, exit code |
+//! | `control`, `renewal` | what changes while it runs: rules, certificate |
+//! | `report` | the effective configuration, shown |
 //! | [`config`] | what the user wants; pure |
 //! | [`acl`] | rules, targets, guard and the decision; pure |
 //! | [`http1`] | HTTP/1.1 messages; pure |
@@ -22,6 +24,7 @@ mod buffer;
 mod check_url;
 mod cli;
 mod connection;
+mod control;
 mod enforced;
 mod exchange;
 mod http2;
@@ -29,6 +32,8 @@ mod metrics;
 mod pool;
 mod record;
 mod refusal;
+mod renewal;
+mod report;
 mod route;
 mod server;
 mod shared;

@@ -7,9 +7,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use egress_config::{
-    AddressFamily, LogFormat, LogLevel, ReloadExisting, Switch, Warning, format_duration,
-};
+use egress_config::{LogFormat, LogLevel, Switch, Warning};
 use egress_runtime::access_log::AccessLog;
 use egress_runtime::admin::{Admin, Pages};
 use egress_runtime::command_line;
@@ -21,10 +19,10 @@ use egress_runtime::limits::{Limits, connections_within, raise_open_files};
 use egress_runtime::listener::{AcceptPauses, Bound, ListenError, Listener, LocalGuard};
 use egress_runtime::logging;
 use egress_runtime::metrics::{self, ConfigReloads};
-use egress_runtime::outcome::{Failure, complain, say};
+use egress_runtime::outcome::{Failure, complain, complain_of, say};
 use egress_runtime::readiness::Readiness;
 use egress_runtime::resolver::{Resolver, ResolverMetrics};
-use egress_runtime::signals::{Request, Signals};
+use egress_runtime::signals::Signals;
 use egress_runtime::watch::FileWatch;
 use egress_runtime::workers::{Workers, count};
 use prometheus_client::registry::Registry;
@@ -32,24 +30,23 @@ use serde_json::json;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::rustls::ServerConfig;
 use tracing::{error, info, warn};
 
-use crate::acl::{Host, Judgement, Policy, Rules};
+use crate::acl::{Host, Judgement, Policy};
 use crate::check_url::{self, Verdict};
 use crate::cli::{self, Command, Output};
 use crate::config::{Config, TlsConfig};
+use crate::control::Control;
 use crate::enforced::Enforced;
 use crate::http1::Via;
 use crate::metrics::Metrics;
 use crate::pool::{self, Pool};
+use crate::renewal::Renewal;
+use crate::report;
 use crate::server::{self, Doors};
-use crate::shared::{Live, Settings, Shared, Worker};
+use crate::shared::{Settings, Shared, Worker};
 use crate::tls;
 
-/// Rules logged one by one at the start; of a longer list the log says how to
-/// see the rest.
-const MAX_LOGGED: usize = 100;
 /// How long the last lines of the access log may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -76,43 +73,27 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Rules(output) => {
             let config = configuration_for_people()?;
             Ok(say(&match output {
-                Output::Text => rules_text(config.rules()),
-                Output::Json => format!("{:#}\n", rules_json(config.rules())),
+                Output::Text => format!("{}\n", config.rules()),
+                Output::Json => format!("{:#}\n", json!(config.rules())),
             })?)
         }
         Command::CheckUrl { url, output } => runtime.block_on(check_url(&url, output)),
     }
 }
 
-fn configuration() -> Result<(Config, Vec<Warning>), Failure> {
+pub(crate) fn configuration() -> Result<(Config, Vec<Warning>), Failure> {
     Ok(Config::read(&ProcessEnvironment)?)
 }
 
-/// For a command that answers on standard output and does not log.
 fn configuration_for_people() -> Result<Config, Failure> {
     let (config, warnings) = configuration()?;
-    for warning in &warnings {
-        complain(&format!("warning: {warning}\n"));
-    }
+    complain_of(&warnings);
     Ok(config)
 }
 
-fn rules_text(rules: &Rules) -> String {
-    let mut text = String::from("line  rule\n");
-    for entry in rules.entries() {
-        let line = entry.line().map_or("-".to_owned(), |line| line.to_string());
-        text.push_str(&format!("{line:>4}  {entry}\n"));
-    }
-    text
-}
-
-fn rules_json(rules: &Rules) -> serde_json::Value {
-    json!(rules.entries().collect::<Vec<_>>())
-}
-
 /// The policy of a configuration in this pod.
-fn policy(config: Config) -> Result<Policy, Failure> {
-    let own = own_addresses().map_err(failed)?;
+pub(crate) fn policy(config: Config) -> Result<Policy, Failure> {
+    let own = own_addresses().map_err(Failure::of)?;
     let (guard, literals, mode) = (config.guard(), config.literals(), config.mode());
     Ok(Policy::new(config.into_rules())
         .guard(guard, own)
@@ -141,7 +122,8 @@ async fn check_url(url: &str, output: Output) -> Result<(), Failure> {
         }
         (None, Host::Name(name)) => {
             let metrics = ResolverMetrics::register(&mut Registry::default());
-            let resolver = Resolver::from_system(Handle::current(), metrics).map_err(failed)?;
+            let resolver =
+                Resolver::from_system(Handle::current(), metrics).map_err(Failure::of)?;
             let answer = resolver.resolve(name).await;
             let addresses = answer
                 .as_ref()
@@ -179,10 +161,6 @@ fn start_logging(level: LogLevel, format: LogFormat) {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::Failed(error.to_string())
-}
-
 fn cannot_listen(error: &ListenError) -> Failure {
     if error.is_permission() {
         Failure::NoPermission(error.to_string())
@@ -209,52 +187,8 @@ impl Ports {
                 .admin_listen()
                 .map(Admin::bind)
                 .transpose()
-                .map_err(failed)?,
+                .map_err(Failure::of)?,
         })
-    }
-}
-
-/// The TLS settings and how they are renewed.
-struct Renewal {
-    config: TlsConfig,
-    send: watch::Sender<Arc<ServerConfig>>,
-    files: Vec<FileWatch>,
-}
-
-impl Renewal {
-    /// Watches the files, then reads them, so that no change falls in between.
-    fn start(config: &TlsConfig) -> Result<Self, Failure> {
-        let paths = [
-            Some(config.certificate()),
-            Some(config.key()),
-            config.client_ca(),
-        ];
-        let files = paths.into_iter().flatten().map(FileWatch::new).collect();
-        let (send, _) = watch::channel(tls::load(config).map_err(failed)?);
-        Ok(Self {
-            config: config.clone(),
-            send,
-            files,
-        })
-    }
-
-    async fn changed(&mut self) {
-        let mut changes: Vec<_> = self
-            .files
-            .iter_mut()
-            .map(|file| Box::pin(file.changed()))
-            .collect();
-        std::future::poll_fn(|cx| {
-            let changed = changes
-                .iter_mut()
-                .any(|change| change.as_mut().poll(cx).is_ready());
-            if changed {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        })
-        .await;
     }
 }
 
@@ -265,7 +199,7 @@ async fn run() -> Result<(), Failure> {
     for warning in &warnings {
         warn!("{warning}");
     }
-    let mut signals = Signals::install().map_err(failed)?;
+    let mut signals = Signals::install().map_err(Failure::of)?;
     // Read again once the file is watched, so that no change falls in between.
     let rules_file = config.rules_file().map(FileWatch::new);
     let config = match rules_file {
@@ -285,8 +219,12 @@ async fn run() -> Result<(), Failure> {
             .max_connections_per_client()
             .map(std::num::NonZeroUsize::get),
     );
-    let egress = EgressAddress::find(proxy.sources(), proxy.interface()).map_err(failed)?;
-    let renewal = config.tls().map(Renewal::start).transpose()?;
+    let egress = EgressAddress::find(proxy.sources(), proxy.interface()).map_err(Failure::of)?;
+    let renewal = config
+        .tls()
+        .map(Renewal::start)
+        .transpose()
+        .map_err(Failure::of)?;
     let ports = Ports::bind(&config, threads)?;
     let guard = (egress != EgressAddress::none())
         .then(|| LocalGuard::new(move |address| egress.is_ours(address)));
@@ -295,11 +233,12 @@ async fn run() -> Result<(), Failure> {
     let reloads = ConfigReloads::register(&mut registry, started);
     let pauses = AcceptPauses::register(&mut registry);
     let access_log = match proxy.access_log() {
-        Switch::On => AccessLog::start(proxy.log_format(), &mut registry).map_err(failed)?,
+        Switch::On => AccessLog::start(proxy.log_format(), &mut registry).map_err(Failure::of)?,
         Switch::Off => AccessLog::off(),
     };
     let resolver_metrics = ResolverMetrics::register(&mut registry);
-    let resolver = Resolver::from_system(Handle::current(), resolver_metrics).map_err(failed)?;
+    let resolver =
+        Resolver::from_system(Handle::current(), resolver_metrics).map_err(Failure::of)?;
 
     let settings = Settings {
         header_bytes: config.header_bytes(),
@@ -308,8 +247,8 @@ async fn run() -> Result<(), Failure> {
         sni: config.sni(),
         forwarded_for: config.forwarded_for(),
     };
-    let shown = shown(&config, connections, threads);
-    log_configuration(&config, connections, threads, egress);
+    let shown = report::shown(&config, connections, threads);
+    report::log_configuration(&config, connections, threads, egress);
     let (enforce, enforced) = watch::channel(Arc::new(Enforced::new(policy(config)?)));
     let metrics = Metrics::register(&mut registry, limits.clone(), enforced.clone());
     let drain = Drain::new();
@@ -343,7 +282,7 @@ async fn run() -> Result<(), Failure> {
         let mut shown = shown.clone();
         if let Some(object) = shown.as_object_mut() {
             let enforced = Arc::clone(&rows.borrow());
-            object.insert("rules".to_owned(), rules_json(enforced.policy().rules()));
+            object.insert("rules".to_owned(), json!(enforced.policy().rules()));
         }
         format!("{shown:#}\n")
     });
@@ -365,7 +304,7 @@ async fn run() -> Result<(), Failure> {
         plain: Mutex::new(plain.unwrap_or_default()),
         tls: Mutex::new(tls.unwrap_or_default()),
     };
-    let certificates = renewal.as_ref().map(|renewal| renewal.send.subscribe());
+    let certificates = renewal.as_ref().map(Renewal::subscribe);
     let at_work = workers.clone();
     let mut threads = Workers::start(workers.len(), move |number| {
         let worker = at_work.get(number).cloned();
@@ -396,7 +335,7 @@ async fn run() -> Result<(), Failure> {
             }
         }
     })
-    .map_err(failed)?;
+    .map_err(Failure::of)?;
     drop(hold);
 
     let admin = tokio::spawn(async move {
@@ -453,158 +392,4 @@ async fn run() -> Result<(), Failure> {
 struct Seats {
     plain: Mutex<Vec<Listener>>,
     tls: Mutex<Vec<Listener>>,
-}
-
-/// What happens while the workers work.
-struct Control<'a> {
-    reload_existing: ReloadExisting,
-    reloads: ConfigReloads,
-    enforce: watch::Sender<Arc<Enforced>>,
-    workers: &'a [Arc<Worker>],
-    renewal: Option<Renewal>,
-    rules_file: Option<FileWatch>,
-}
-
-impl Control<'_> {
-    /// Reloads what changes until the program is asked to end.
-    async fn run(&mut self, signals: &mut Signals) {
-        loop {
-            tokio::select! {
-                biased;
-                request = signals.next() => match request {
-                    Request::Reload => {
-                        self.reload();
-                        self.renew();
-                    }
-                    Request::Drain | Request::Stop => return,
-                },
-                () = changed(self.rules_file.as_mut()) => self.reload(),
-                () = renewed(self.renewal.as_mut()) => self.renew(),
-            }
-        }
-    }
-
-    fn reload(&mut self) {
-        let policy = configuration().and_then(|(config, warnings)| {
-            for warning in &warnings {
-                warn!("{warning}");
-            }
-            policy(config)
-        });
-        let policy = match policy {
-            Ok(policy) => policy,
-            Err(failure) => {
-                let text = match failure {
-                    Failure::Config(diagnostics) => diagnostics.to_string(),
-                    Failure::NoPermission(text) | Failure::Failed(text) => text,
-                };
-                for line in text.lines() {
-                    error!("{line}");
-                }
-                error!("the rules were not reloaded; the old ones stay in force");
-                self.reloads.failed();
-                return;
-            }
-        };
-        let rules = policy.rules().len();
-        self.enforce.send_replace(Arc::new(Enforced::new(policy)));
-        self.reloads.succeeded(SystemTime::now());
-        let closed = match self.reload_existing {
-            ReloadExisting::Keep => 0,
-            ReloadExisting::Close => self.close_forbidden(),
-        };
-        info!(rules, closed, "the rules were reloaded");
-    }
-
-    /// Ends the tunnels that the rules in force forbid.
-    fn close_forbidden(&self) -> usize {
-        let enforced = Arc::clone(&self.enforce.borrow());
-        let forbidden = |live: &Live| match live {
-            Live::Tunnel(flow) => enforced.forbids(flow),
-            // Each request is judged by itself.
-            Live::Requests => false,
-        };
-        let workers = self.workers.iter();
-        workers
-            .map(|worker| worker.connections.abort_where(forbidden))
-            .sum()
-    }
-
-    fn renew(&mut self) {
-        let Some(renewal) = &self.renewal else { return };
-        match tls::load(&renewal.config) {
-            Ok(loaded) => {
-                renewal.send.send_replace(loaded);
-                self.reloads.succeeded(SystemTime::now());
-                info!("the TLS certificate was reloaded");
-            }
-            Err(error) => {
-                error!("{error}");
-                error!("the TLS certificate was not reloaded; the old one stays in use");
-                self.reloads.failed();
-            }
-        }
-    }
-}
-
-/// Waits for a change of the file, for ever when there is none.
-async fn changed(file: Option<&mut FileWatch>) {
-    match file {
-        Some(file) => file.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn renewed(renewal: Option<&mut Renewal>) {
-    match renewal {
-        Some(renewal) => renewal.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The effective configuration, but for the rules, which change.
-fn shown(config: &Config, connections: usize, threads: usize) -> serde_json::Value {
-    json!({
-        "listen": config.listen().map(|listen| listen.to_string()),
-        "tls_listen": config.tls().map(|tls| tls.listen().to_string()),
-        "mode": config.mode(),
-        "guard": config.guard(),
-        "ip_literals": config.literals(),
-        "sni": config.sni(),
-        "x_forwarded_for": config.forwarded_for(),
-        "header_bytes": config.header_bytes(),
-        "header_time": format_duration(config.header_time()),
-        "idle_time": format_duration(config.idle()),
-        "connections": connections,
-        "threads": threads,
-        "proxy": config.proxy(),
-    })
-}
-
-/// The effective configuration, once, as log lines.
-fn log_configuration(config: &Config, connections: usize, threads: usize, egress: EgressAddress) {
-    let address = |family| match egress.source_for(family) {
-        Some(address) => address.to_string(),
-        None if egress.family_allowed(family) => "any".to_owned(),
-        None => "none".to_owned(),
-    };
-    info!(
-        mode = %config.mode(),
-        guard = %config.guard(),
-        connections,
-        threads,
-        egress_ipv4 = address(AddressFamily::Ipv4),
-        egress_ipv6 = address(AddressFamily::Ipv6),
-        "egress HTTP proxy"
-    );
-    for entry in config.rules().entries().take(MAX_LOGGED) {
-        match entry.line() {
-            Some(line) => info!(line, "{entry}"),
-            None => info!("otherwise {entry}"),
-        }
-    }
-    let unlogged = config.rules().len().saturating_sub(MAX_LOGGED);
-    if unlogged > 0 {
-        info!("and {unlogged} more rules; `egress-http-proxy rules` lists all of them");
-    }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use egress_config::{
     AddressFamily, Diagnostic, Diagnostics, DurationError, Environment, InterfaceName, LogFormat,
     LogLevel, NetworkError, Port, Program, Reader, Warning, format_duration, parse_address,
-    parse_duration, parse_listen, parse_network, variables,
+    parse_duration, parse_listen, parse_network, serialize_duration, variables,
 };
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
@@ -45,7 +45,7 @@ pub struct Config {
     #[serde(serialize_with = "optional_duration")]
     address_probe: Option<Duration>,
     admin_listen: Option<SocketAddr>,
-    #[serde(serialize_with = "duration")]
+    #[serde(serialize_with = "serialize_duration")]
     drain: Duration,
     log_level: LogLevel,
     log_format: LogFormat,
@@ -88,7 +88,7 @@ impl Config {
         let firewall = reader.value(variables::FIREWALL, str::parse);
         let address_probe = reader.value(variables::ADDRESS_PROBE, parse_probe);
         let drain = reader.value(variables::DRAIN_SECONDS, parse_duration);
-        let log_level = read_log_level(reader);
+        let log_level = LogLevel::read(reader, Some(variables::ROUTER_DEBUG));
         let log_format = reader.value(variables::LOG_FORMAT, str::parse);
         let kubernetes_service_host = read_kubernetes_service_host(reader);
         Some(Self {
@@ -310,15 +310,6 @@ enum ProbeError {
     OutOfRange,
 }
 
-fn read_log_level(reader: &mut Reader<'_>) -> Option<LogLevel> {
-    let old_debug = reader.text(variables::ROUTER_DEBUG).is_some();
-    if old_debug && reader.text(variables::LOG).is_none() {
-        Some(LogLevel::Debug)
-    } else {
-        reader.value(variables::LOG, str::parse)
-    }
-}
-
 /// Some distributions put a name there, which says nothing about routes.
 fn read_kubernetes_service_host(reader: &mut Reader<'_>) -> Option<IpAddr> {
     let variable = variables::KUBERNETES_SERVICE_HOST;
@@ -334,10 +325,6 @@ fn read_kubernetes_service_host(reader: &mut Reader<'_>) -> Option<IpAddr> {
         );
     }
     address.ok()
-}
-
-fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    format_duration(*duration).serialize(serializer)
 }
 
 #[expect(clippy::ref_option, reason = "serde hands the field over by reference")]

@@ -8,7 +8,7 @@ use egress_config::{Environment, LogFormat, LogLevel, VariableSpec, Warning, var
 use egress_runtime::command_line;
 use egress_runtime::environment::ProcessEnvironment;
 use egress_runtime::logging;
-use egress_runtime::outcome::{Failure, complain, say};
+use egress_runtime::outcome::{Failure, complain, complain_of, say};
 use egress_runtime::signals::{Request, Signals};
 use egress_runtime::watch::FileWatch;
 use tracing::{debug, info, warn};
@@ -48,16 +48,12 @@ async fn perform(command: Command) -> Result<(), Failure> {
         Command::Run => run().await,
         Command::Plan(output) => {
             let (config, warnings) = configuration()?;
-            for warning in &warnings {
-                complain(&format!("warning: {warning}\n"));
-            }
+            complain_of(&warnings);
             plan(&config, output).await
         }
         Command::Check => {
             let (config, warnings) = configuration()?;
-            for warning in &warnings {
-                complain(&format!("warning: {warning}\n"));
-            }
+            complain_of(&warnings);
             Ok(say(&report::checked(&config))?)
         }
         Command::Status(output) => {

@@ -1,8 +1,9 @@
 //! How a program ends: its exit code, and its last words.
 
+use std::fmt;
 use std::io::{self, Write};
 
-use egress_config::Diagnostics;
+use egress_config::{Diagnostics, Warning};
 
 /// Exit codes: 0, and those of `sysexits.h` that have a meaning here.
 pub mod exit {
@@ -25,6 +26,14 @@ pub enum Failure {
     NoPermission(String),
     /// Anything else.
     Failed(String),
+}
+
+impl Failure {
+    /// The failure that `error` tells of, which is none of configuration or
+    /// permission.
+    pub fn of(error: impl fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl From<Diagnostics> for Failure {
@@ -59,6 +68,14 @@ pub fn exit_code(result: Result<(), Failure>) -> u8 {
 /// it.
 pub fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Says warnings about the configuration, for a command that answers on
+/// standard output and does not log.
+pub fn complain_of(warnings: &[Warning]) {
+    for warning in warnings {
+        complain(&format!("warning: {warning}\n"));
+    }
 }
 
 /// Writes an answer to standard output, whole.

@@ -1,8 +1,7 @@
 //! The links that the router works on.
 
-use egress_config::{Diagnostic, InterfaceName, InterfaceNameError, Reader, variables};
+use egress_config::{Diagnostic, InterfaceName, Reader, parse_link, variables};
 use serde::Serialize;
-use thiserror::Error;
 
 /// `EGRESS_MACVLAN_PARENT`: where to create the egress interface when the pod
 /// has none.
@@ -49,22 +48,5 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Interfaces {
         egress,
         pod,
         macvlan_parent,
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-enum LinkError {
-    #[error(transparent)]
-    Name(#[from] InterfaceNameError),
-    #[error("the loopback interface leads nowhere; write the name of another one")]
-    Loopback,
-}
-
-fn parse_link(text: &str) -> Result<InterfaceName, LinkError> {
-    let name: InterfaceName = text.parse()?;
-    if name.as_str() == "lo" {
-        Err(LinkError::Loopback)
-    } else {
-        Ok(name)
     }
 }
