@@ -20,7 +20,7 @@ fn host() -> impl Strategy<Value = String> {
         (1..224_u8, any::<[u8; 3]>())
             .prop_filter("a host", |(first, _)| *first != 127)
             .prop_map(|(first, [a, b, c])| format!("{first}.{a}.{b}.{c}")),
-        any::<u16>().prop_map(|last| format!("2001:db8::{:x}", u32::from(last) + 1)),
+        (1..=u16::MAX).prop_map(|last| format!("2001:db8::{last:x}")),
     ]
 }
 
