@@ -2,7 +2,7 @@
 
 use clap::Command as Clap;
 use egress_config::{Program, help_text};
-use egress_runtime::command_line::{self, Answer};
+use egress_runtime::command_line::{self, Answer, Output, text_or_json};
 
 /// What the program is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,16 +15,6 @@ pub(crate) enum Command {
     Check,
 }
 
-/// Form of an answer on standard output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
-
 /// Reads the arguments, the program's name first.
 ///
 /// # Errors
@@ -34,17 +24,10 @@ pub(crate) fn parse(
 ) -> Result<Command, Answer> {
     let matches = command_line::matches(command(), arguments)?;
     Ok(match matches.subcommand() {
-        Some(("rules", matches)) => Command::Rules(output(matches)),
+        Some(("rules", matches)) => Command::Rules(Output::of(matches)),
         Some(("check", _)) => Command::Check,
         _ => Command::Run,
     })
-}
-
-fn output(matches: &clap::ArgMatches) -> Output {
-    match command_line::chosen_output(matches) {
-        Some("json") => Output::Json,
-        _ => Output::Text,
-    }
 }
 
 fn command() -> Clap {
@@ -62,7 +45,7 @@ fn command() -> Clap {
         .subcommand(
             Clap::new("rules")
                 .about("Says which ports would lead where; needs no privilege")
-                .arg(command_line::output(&["text", "json"])),
+                .arg(text_or_json()),
         )
         .subcommand(Clap::new("check").about("Says whether the configuration is good"))
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use egress_config::{Diagnostics, Protocol, Switch, Warning};
 use egress_runtime::access_log::AccessLog;
 use egress_runtime::admin::{Admin, Pages};
-use egress_runtime::command_line;
+use egress_runtime::command_line::{self, Output};
 use egress_runtime::dial::Dialer;
 use egress_runtime::drain::{Connections, Drain};
 use egress_runtime::egress_address::EgressAddress;
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::cli::{self, Command, Output};
+use crate::cli::{self, Command};
 use crate::config::Config;
 use crate::destinations::Destinations;
 use crate::mapping::Mapping;

@@ -124,6 +124,12 @@ impl Record {
     }
 }
 
+impl AsRef<Transferred> for Record {
+    fn as_ref(&self) -> &Transferred {
+        &self.transferred
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let mapping = self.route.mapping();

@@ -1,10 +1,13 @@
 //! Bytes that were received and not yet used.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::mem;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::stream::End;
 
 /// What one read asks for, in bytes: whole requests fit, and the bodies that
 /// do not fit move by splice(2).
@@ -99,9 +102,16 @@ impl Buffer {
         recycle(mem::take(&mut self.bytes));
     }
 
-    /// Reads once and appends. 0 bytes mean that `from` has ended.
-    pub(crate) async fn fill<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> io::Result<usize> {
+    /// Reads once and appends. 0 bytes mean that `from` has ended. Takes memory
+    /// only when there is something to read.
+    pub(crate) async fn fill<R>(&mut self, from: &mut R) -> io::Result<usize>
+    where
+        R: AsyncRead + End + Unpin,
+    {
         if self.bytes.capacity() == 0 {
+            if let Some(socket) = from.socket() {
+                poll_fn(|cx| socket.poll_read_ready(cx)).await?;
+            }
             self.bytes = mem::take(&mut scratch().0);
         }
         if self.start > 0 {
@@ -124,6 +134,12 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl End for &[u8] {
+        fn socket(&self) -> Option<&tokio::net::TcpStream> {
+            None
+        }
+    }
 
     #[tokio::test]
     async fn bytes_are_used_from_the_front() {

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command as Clap};
 use egress_config::{Program, help_text};
-use egress_runtime::command_line::{self, Answer};
+use egress_runtime::command_line::{self, Answer, Output, text_or_json};
 
 /// What the program is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,16 +17,6 @@ pub(crate) enum Command {
     CheckUrl { url: String, output: Output },
 }
 
-/// Form of an answer on standard output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
-
 /// Reads the arguments, the program's name first.
 ///
 /// # Errors
@@ -37,27 +27,19 @@ pub(crate) fn parse(
     let matches = command_line::matches(command(), arguments)?;
     Ok(match matches.subcommand() {
         Some(("check", _)) => Command::Check,
-        Some(("rules", matches)) => Command::Rules(output(matches)),
+        Some(("rules", matches)) => Command::Rules(Output::of(matches)),
         Some(("check-url", matches)) => Command::CheckUrl {
             url: matches
                 .get_one::<String>("url")
                 .cloned()
                 .unwrap_or_default(),
-            output: output(matches),
+            output: Output::of(matches),
         },
         _ => Command::Run,
     })
 }
 
-fn output(matches: &clap::ArgMatches) -> Output {
-    match command_line::chosen_output(matches) {
-        Some("json") => Output::Json,
-        _ => Output::Text,
-    }
-}
-
 fn command() -> Clap {
-    let output = || command_line::output(&["text", "json"]);
     Clap::new("egress-http-proxy")
         .version(env!("CARGO_PKG_VERSION"))
         .about(
@@ -72,7 +54,7 @@ fn command() -> Clap {
         .subcommand(
             Clap::new("rules")
                 .about("Shows the rules in order; changes nothing, needs no privilege")
-                .arg(output()),
+                .arg(text_or_json()),
         )
         .subcommand(
             Clap::new("check-url")
@@ -83,7 +65,7 @@ fn command() -> Clap {
                         .required(true)
                         .help("http://HOST[:PORT]/PATH, https://HOST[:PORT]/ or HOST:PORT"),
                 )
-                .arg(output()),
+                .arg(text_or_json()),
         )
 }
 

@@ -114,13 +114,9 @@ async fn arrive(
     let settings = &shared.settings;
     if !is_first && inbound.is_empty() {
         inbound.release();
-        let next = async {
-            stream.readable().await?;
-            inbound.fill(stream).await
-        };
         tokio::select! {
             biased;
-            arrived = timeout(settings.idle, next) => {
+            arrived = timeout(settings.idle, inbound.fill(stream)) => {
                 if !matches!(arrived, Ok(Ok(1..))) {
                     return Ok(Arrived::End);
                 }
@@ -178,6 +174,10 @@ async fn one_request(
     let head = inbound.data().get(..length).unwrap_or_default();
     let asked = ask(worker, head, client.address, &mut record);
     inbound.consume(length);
+    if inbound.is_empty() {
+        // It is not needed until the client goes on.
+        inbound.release();
+    }
     match asked {
         Ok(Asked::Tunnel { flow, persists }) => {
             open_tunnel(worker, client, inbound, flow, persists, record).await
@@ -286,8 +286,7 @@ async fn open_tunnel(
         let candidates = route(worker, &flow.target, &mut record).await?;
         dial(worker, &candidates, &mut record).await
     };
-    // Boxed: the connection's own future lives as long as the connection.
-    let upstream = match Box::pin(dialled).await {
+    let upstream = match dialled.await {
         Ok(upstream) => upstream,
         Err(refusal) => {
             let keeps_open = persists && inbound.is_empty();
@@ -337,7 +336,7 @@ async fn forward(
 ) -> Next {
     let mut progress = Progress::default();
     let mut response = Buffer::default();
-    let sent = Box::pin(send(
+    let sent = send(
         worker,
         client,
         inbound,
@@ -346,7 +345,7 @@ async fn forward(
         &mut response,
         &mut progress,
         &mut record,
-    ))
+    )
     .await;
     record.answered(progress.status);
     match sent {

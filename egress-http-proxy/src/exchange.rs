@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::http1::{
 };
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-use crate::stream::{Reader, Stream, Writer};
+use crate::stream::{End, Reader, Stream, Writer};
 
 /// From this size on a body is moved without passing through our memory.
 const SPLICE_BYTES: u64 = 64 * 1024;
@@ -131,7 +131,7 @@ pub(crate) async fn exchange(
             .await
             .map_err(upstream_broke)?;
         transferred.up.add(request.head.len() as u64);
-        let receiving = receive(
+        let receiving = pin!(receive(
             shared,
             request,
             &mut from_upstream,
@@ -139,54 +139,80 @@ pub(crate) async fn exchange(
             &mut to_client,
             &transferred.down,
             progress,
-        );
+        ));
         return while_moving(shared.settings.idle, transferred, receiving).await;
     }
+    let both = send_and_receive(
+        shared,
+        request,
+        (&mut from_client, &mut to_client),
+        inbound,
+        (&mut from_upstream, &mut to_upstream),
+        response,
+        transferred,
+        progress,
+    );
+    // Boxed, so that a connection has no room for it between two requests.
+    while_moving(shared.settings.idle, transferred, Box::pin(both).as_mut()).await
+}
+
+/// The exchange of a request with a body.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a part that its owner goes on using"
+)]
+async fn send_and_receive(
+    shared: &Shared,
+    request: &Outbound,
+    (from_client, to_client): (&mut Reader<'_>, &mut Writer<'_>),
+    inbound: &mut Buffer,
+    (from_upstream, to_upstream): (&mut tcp::ReadHalf<'_>, &mut tcp::WriteHalf<'_>),
+    response: &mut Buffer,
+    transferred: &Transferred,
+    progress: &mut Progress,
+) -> Result<Exchanged, Broken> {
     let mut sending = pin!(send(
         request,
-        &mut from_client,
+        from_client,
         inbound,
-        &mut to_upstream,
+        to_upstream,
         &transferred.up
     ));
     let mut receiving = pin!(receive(
         shared,
         request,
-        &mut from_upstream,
+        from_upstream,
         response,
-        &mut to_client,
+        to_client,
         &transferred.down,
         progress,
     ));
-    let both = async {
-        let mut sent = None;
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut sending, if sent.is_none() => match result {
-                    Ok(()) => {
-                        request.is_sent.store(true, Ordering::Relaxed);
-                        sent = Some(true);
-                    }
-                    Err(SendError::Client(error)) => return Err(Broken::Client(error)),
-                    Err(SendError::Request(error)) => return Err(Refusal::from(error).into()),
-                    // It may have answered before it closed.
-                    Err(SendError::Upstream) => sent = Some(false),
-                },
-                result = &mut receiving => {
-                    let exchanged = result?;
-                    // What is left of the request would be taken for the next.
-                    let whole = sent == Some(true);
-                    return Ok(Exchanged {
-                        keeps_open: exchanged.keeps_open && whole,
-                        upstream_persists: exchanged.upstream_persists && whole,
-                        ..exchanged
-                    });
+    let mut sent = None;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut sending, if sent.is_none() => match result {
+                Ok(()) => {
+                    request.is_sent.store(true, Ordering::Relaxed);
+                    sent = Some(true);
                 }
+                Err(SendError::Client(error)) => return Err(Broken::Client(error)),
+                Err(SendError::Request(error)) => return Err(Refusal::from(error).into()),
+                // It may have answered before it closed.
+                Err(SendError::Upstream) => sent = Some(false),
+            },
+            result = &mut receiving => {
+                let exchanged = result?;
+                // What is left of the request would be taken for the next.
+                let whole = sent == Some(true);
+                return Ok(Exchanged {
+                    keeps_open: exchanged.keeps_open && whole,
+                    upstream_persists: exchanged.upstream_persists && whole,
+                    ..exchanged
+                });
             }
         }
-    };
-    while_moving(shared.settings.idle, transferred, both).await
+    }
 }
 
 /// Runs `work` as long as bytes move: an end comes between one and one and a
@@ -194,11 +220,10 @@ pub(crate) async fn exchange(
 async fn while_moving<T>(
     idle: Duration,
     transferred: &Transferred,
-    work: impl Future<Output = Result<T, Broken>>,
+    mut work: Pin<&mut impl Future<Output = Result<T, Broken>>>,
 ) -> Result<T, Broken> {
-    let moved = || transferred.up.get() + transferred.down.get();
+    let moved = || transferred.total();
     let period = idle / IDLE_CHECKS;
-    let mut work = pin!(work);
     let mut timer = pin!(sleep(period));
     let (mut seen, mut silent) = (moved(), 0);
     loop {
@@ -283,9 +308,11 @@ async fn receive(
     moved: &ByteCount,
     progress: &mut Progress,
 ) -> Result<Exchanged, Broken> {
+    // What is read first decides about everything else, and waits for the
+    // server: no memory is held until it has answered.
+    let mut length = read_head(shared, upstream, buffer).await?;
     let mut out = scratch();
     let plan = loop {
-        let length = read_head(shared, upstream, buffer).await?;
         let head = buffer.data().get(..length).unwrap_or_default();
         let plan = rewrite(shared, request, head, &mut out)?;
         buffer.consume(length);
@@ -295,6 +322,7 @@ async fn receive(
         write(client, &mut out, moved)
             .await
             .map_err(Broken::Client)?;
+        length = read_head(shared, upstream, buffer).await?;
     };
     progress.status = plan.status;
     match plan.body {
@@ -457,36 +485,6 @@ enum CopyError {
     To(io::Error),
 }
 
-/// The two ends of a body that is copied.
-trait Socket {
-    /// The socket, where its bytes are those of the message.
-    fn socket(&self) -> Option<&TcpStream>;
-}
-
-impl Socket for Reader<'_> {
-    fn socket(&self) -> Option<&TcpStream> {
-        self.tcp()
-    }
-}
-
-impl Socket for Writer<'_> {
-    fn socket(&self) -> Option<&TcpStream> {
-        self.tcp()
-    }
-}
-
-impl Socket for tcp::ReadHalf<'_> {
-    fn socket(&self) -> Option<&TcpStream> {
-        Some(self.as_ref())
-    }
-}
-
-impl Socket for tcp::WriteHalf<'_> {
-    fn socket(&self) -> Option<&TcpStream> {
-        Some(self.as_ref())
-    }
-}
-
 /// Copies exactly `left` bytes. `buffer` is empty unless nothing is left.
 async fn copy<R, W>(
     mut left: u64,
@@ -496,8 +494,8 @@ async fn copy<R, W>(
     moved: &ByteCount,
 ) -> Result<(), CopyError>
 where
-    R: tokio::io::AsyncRead + Unpin + Socket,
-    W: tokio::io::AsyncWrite + Unpin + Socket,
+    R: tokio::io::AsyncRead + End + Unpin,
+    W: tokio::io::AsyncWrite + End + Unpin,
 {
     if left >= SPLICE_BYTES
         && let (Some(from), Some(to)) = (from.socket(), to.socket())
@@ -520,10 +518,10 @@ where
     Ok(())
 }
 
-async fn fill<R: tokio::io::AsyncRead + Unpin>(
-    buffer: &mut Buffer,
-    from: &mut R,
-) -> io::Result<()> {
+async fn fill<R>(buffer: &mut Buffer, from: &mut R) -> io::Result<()>
+where
+    R: tokio::io::AsyncRead + End + Unpin,
+{
     match buffer.fill(from).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),

@@ -98,7 +98,7 @@ async fn answer(
                 .connections
                 .spawn(live, move |registered| async move {
                     let worker = for_task;
-                    record.cut("ended by the proxy");
+                    record.begin_relay();
                     match upgrade.await {
                         Ok(client) => {
                             let client = TokioIo::new(client);

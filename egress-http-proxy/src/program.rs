@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use egress_config::{LogFormat, LogLevel, Switch, Warning};
 use egress_runtime::access_log::AccessLog;
 use egress_runtime::admin::{Admin, Pages};
-use egress_runtime::command_line;
+use egress_runtime::command_line::{self, Output};
 use egress_runtime::dial::Dialer;
 use egress_runtime::drain::{Connections, Drain};
 use egress_runtime::egress_address::{EgressAddress, own_addresses};
@@ -34,7 +34,7 @@ use tracing::{error, info, warn};
 
 use crate::acl::{Host, Judgement, Policy};
 use crate::check_url::{self, Verdict};
-use crate::cli::{self, Command, Output};
+use crate::cli::{self, Command};
 use crate::config::{Config, TlsConfig};
 use crate::control::Control;
 use crate::enforced::Enforced;

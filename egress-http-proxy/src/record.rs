@@ -28,7 +28,22 @@ pub(crate) struct Record {
     status: u16,
     dns: Option<Duration>,
     connect: Option<Duration>,
-    error: Option<(&'static str, Box<str>)>,
+    outcome: Outcome,
+}
+
+/// How it went.
+enum Outcome {
+    /// Nothing is amiss.
+    Fine,
+    /// A tunnel is open. Said unless the relay says better: its task was cut
+    /// off.
+    Relaying,
+    Failed(Box<Failed>),
+}
+
+struct Failed {
+    side: &'static str,
+    text: String,
 }
 
 impl Record {
@@ -44,7 +59,7 @@ impl Record {
             status: 0,
             dns: None,
             connect: None,
-            error: None,
+            outcome: Outcome::Fine,
         }
     }
 
@@ -96,34 +111,34 @@ impl Record {
         if let Refusal::Denied(_) = refusal {
             return;
         }
-        self.failed(refusal.side(), refusal.proxy_error(), &refusal.to_string());
+        self.failed(refusal.side(), refusal.proxy_error(), refusal.to_string());
     }
 
     /// The client went away, or its connection broke.
     pub(crate) fn client_failed(&mut self, error: &std::io::Error) {
-        self.failed("client", "connection_terminated", &error.to_string());
+        self.failed("client", "connection_terminated", error.to_string());
     }
 
-    /// We ended it.
-    pub(crate) fn cut(&mut self, why: &'static str) {
-        self.error = Some(("proxy", why.into()));
+    /// From now on it is a tunnel, until [`relayed`](Self::relayed).
+    pub(crate) fn begin_relay(&mut self) {
+        self.outcome = Outcome::Relaying;
     }
 
     /// The tunnel has ended.
     pub(crate) fn relayed(&mut self, end: &RelayEnd) {
         match end {
-            RelayEnd::Finished => self.error = None,
+            RelayEnd::Finished => self.outcome = Outcome::Fine,
             RelayEnd::Idle => self.refused(&Refusal::Idle),
             RelayEnd::Downstream(error) => self.client_failed(error),
             RelayEnd::Upstream(error) => {
-                self.failed("upstream", "connection_terminated", &error.to_string());
+                self.failed("upstream", "connection_terminated", error.to_string());
             }
         }
     }
 
-    fn failed(&mut self, side: &'static str, error: &'static str, text: &str) {
+    fn failed(&mut self, side: &'static str, error: &'static str, text: String) {
         self.worker.shared.metrics.failed(side, error);
-        self.error = Some((side, text.into()));
+        self.outcome = Outcome::Failed(Box::new(Failed { side, text }));
     }
 
     fn write(&self, entry: &mut Entry<'_>, duration: Duration, up: u64, down: u64) {
@@ -157,9 +172,12 @@ impl Record {
         if let Some(connect) = self.connect {
             entry.duration_ms("connect_ms", connect);
         }
-        if let Some((side, text)) = &self.error {
-            entry.str("side", side).str("error", text);
-        }
+        let (side, text) = match &self.outcome {
+            Outcome::Fine => return,
+            Outcome::Relaying => ("proxy", "ended by the proxy"),
+            Outcome::Failed(failed) => (failed.side, failed.text.as_str()),
+        };
+        entry.str("side", side).str("error", text);
     }
 }
 

@@ -54,7 +54,9 @@ pub(crate) async fn route(
         Some(addresses) => Ok(addresses),
         None => {
             let began = Instant::now();
-            let resolved = worker.shared.resolver.resolve(name).await;
+            // Boxed, so that a connection has no room for it while it does
+            // something else.
+            let resolved = Box::pin(worker.shared.resolver.resolve(name)).await;
             record.resolved(began.elapsed());
             resolved
         }
@@ -87,7 +89,7 @@ pub(crate) async fn dial(
         Err(error) if error.kind() == DialErrorKind::NoResources => {
             // What waits for another request has file descriptors to give.
             worker.pool.clear();
-            dialer.dial(candidates).await
+            Box::pin(dialer.dial(candidates)).await
         }
         dialled => dialled,
     }?;

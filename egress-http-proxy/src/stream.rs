@@ -4,6 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, tcp};
 use tokio_rustls::server::TlsStream;
@@ -29,6 +31,12 @@ pub(crate) enum Writer<'s> {
     Tls(tokio::io::WriteHalf<&'s mut TlsStream<TcpStream>>),
 }
 
+/// An end of a connection.
+pub(crate) trait End {
+    /// The socket, where its bytes are those of the message, not those of TLS.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
 impl Stream {
     /// Both halves, to be used at the same time.
     pub(crate) fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
@@ -44,15 +52,6 @@ impl Stream {
         }
     }
 
-    /// Waits until there may be something to read, without a buffer for it.
-    /// TLS cannot tell, and returns at once.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Tls(_) => Ok(()),
-        }
-    }
-
     /// Makes the connection end with a reset: the client must not take what it
     /// has for the whole.
     pub(crate) fn reset_on_close(&self) {
@@ -65,23 +64,46 @@ impl Stream {
     }
 }
 
-impl Reader<'_> {
-    /// The socket, where its bytes are the client's.
-    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+macro_rules! end {
+    ($type:ty) => {
+        impl End for $type {
+            fn socket(&self) -> Option<&TcpStream> {
+                match self {
+                    Self::Tcp(socket) => Some(socket.as_ref()),
+                    Self::Tls(_) => None,
+                }
+            }
+        }
+    };
+}
+
+end!(Reader<'_>);
+end!(Writer<'_>);
+
+impl End for Stream {
+    fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(reader) => Some(reader.as_ref()),
+            Self::Tcp(socket) => Some(socket),
             Self::Tls(_) => None,
         }
     }
 }
 
-impl Writer<'_> {
-    /// The socket, where its bytes are the client's.
-    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Tcp(writer) => Some(writer.as_ref()),
-            Self::Tls(_) => None,
-        }
+impl End for tcp::ReadHalf<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
+impl End for tcp::WriteHalf<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
+impl End for TokioIo<Upgraded> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
     }
 }
 

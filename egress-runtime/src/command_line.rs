@@ -33,6 +33,27 @@ impl Answer {
     }
 }
 
+/// Form of an answer on standard output, for [`text_or_json`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Output {
+    /// What `--output` says.
+    #[must_use]
+    pub fn of(matches: &ArgMatches) -> Self {
+        match chosen_output(matches) {
+            Some("json") => Self::Json,
+            _ => Self::Text,
+        }
+    }
+}
+
 /// Reads the arguments, the program's name first.
 ///
 /// # Errors
@@ -64,6 +85,12 @@ pub fn output(forms: &'static [&'static str]) -> Arg {
         .help("Form of the answer")
 }
 
+/// The argument `--output` of an answer that [`Output`] has the forms of.
+#[must_use]
+pub fn text_or_json() -> Arg {
+    output(&["text", "json"])
+}
+
 /// What `--output` says; `None` for a command without it.
 #[must_use]
 pub fn chosen_output(matches: &ArgMatches) -> Option<&str> {
@@ -90,9 +117,7 @@ mod tests {
     use super::*;
 
     fn command() -> Command {
-        Command::new("program")
-            .version("1.2.3")
-            .arg(output(&["text", "json"]))
+        Command::new("program").version("1.2.3").arg(text_or_json())
     }
 
     fn parsed(arguments: &[&str]) -> Result<ArgMatches, Answer> {
@@ -118,10 +143,10 @@ mod tests {
     #[test]
     fn forms_have_a_default() {
         assert_eq!(chosen_output(&parsed(&[]).unwrap()), Some("text"));
-        assert_eq!(
-            chosen_output(&parsed(&["-o", "json"]).unwrap()),
-            Some("json")
-        );
+        assert_eq!(Output::of(&parsed(&[]).unwrap()), Output::Text);
+        let json = parsed(&["-o", "json"]).unwrap();
+        assert_eq!(chosen_output(&json), Some("json"));
+        assert_eq!(Output::of(&json), Output::Json);
     }
 
     #[test]

@@ -1,4 +1,56 @@
-//! Field names that mean something to a proxy.
+//! The fields of a head, and the names that mean something to a proxy.
+
+use httparse::{EMPTY_HEADER, Header};
+use smallvec::SmallVec;
+
+/// Most fields of a head. Browsers send twenty; a head with thousands is an
+/// attack on whoever looks at them one by one.
+pub(super) const MAX_FIELDS: usize = 128;
+/// Fields that nearly every head has room for, without the cost of more.
+const USUAL_FIELDS: usize = 24;
+
+/// One field line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'b> {
+    pub(super) name: &'b str,
+    pub(super) value: &'b [u8],
+    /// What its name means to a proxy.
+    pub(super) known: Option<Known>,
+}
+
+/// The fields of a head in their order.
+pub(super) type Fields<'b> = SmallVec<[Field<'b>; USUAL_FIELDS]>;
+
+/// Lets `parse` fill in a head's fields, with little room first and with room
+/// for as many as there may be when that does not do. It returns how many there
+/// are, and what else it found.
+pub(super) fn parse_fields<'b, T>(
+    mut parse: impl FnMut(&mut [Header<'b>]) -> Result<(usize, T), httparse::Error>,
+) -> Result<(Fields<'b>, T), httparse::Error> {
+    let mut few = [EMPTY_HEADER; USUAL_FIELDS];
+    match parse(&mut few) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let mut many = [EMPTY_HEADER; MAX_FIELDS];
+            let (count, found) = parse(&mut many)?;
+            Ok((classify(&many, count), found))
+        }
+        parsed => {
+            let (count, found) = parsed?;
+            Ok((classify(&few, count), found))
+        }
+    }
+}
+
+fn classify<'b>(headers: &[Header<'b>], count: usize) -> Fields<'b> {
+    let headers = headers.iter().take(count);
+    headers
+        .map(|&Header { name, value }| Field {
+            name,
+            value,
+            known: known(name),
+        })
+        .collect()
+}
 
 /// A field that a proxy treats in a way of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,16 +2,10 @@
 
 use std::str;
 
-use httparse::{EMPTY_HEADER, Header};
-
 use super::connection::ConnectionOptions;
 use super::error::BadRequest;
-use super::fields::{Known, known, members};
+use super::fields::{Field, Fields, Known, members, parse_fields};
 use super::length::{BodyLength, content_length};
-
-/// Most fields of a head. Browsers send twenty; a head with thousands is an
-/// attack on whoever looks at them one by one.
-pub(super) const MAX_FIELDS: usize = 128;
 
 /// The version of a message that we read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,8 +141,7 @@ pub fn is_token(byte: u8) -> bool {
 /// refused.
 pub struct Request<'b> {
     line: RequestLine<'b>,
-    fields: [Header<'b>; MAX_FIELDS],
-    count: usize,
+    fields: Fields<'b>,
     facts: Facts,
 }
 
@@ -175,18 +168,22 @@ impl<'b> Request<'b> {
         let (line, rest) = head.split_at_checked(end).ok_or(BadRequest::LineEnd)?;
         let line = RequestLine::parse(line)?;
         let rest = rest.strip_prefix(b"\r\n").ok_or(BadRequest::LineEnd)?;
-        let mut fields = [EMPTY_HEADER; MAX_FIELDS];
-        let count = match httparse::parse_headers(rest, &mut fields) {
-            Ok(httparse::Status::Complete((_, fields))) => fields.len(),
-            Ok(httparse::Status::Partial) => return Err(BadRequest::Field),
+        let parsed = parse_fields(|room| {
+            match httparse::parse_headers(rest, room)? {
+                httparse::Status::Complete((_, fields)) => Ok((fields.len(), ())),
+                // The scanner has seen the end of the head.
+                httparse::Status::Partial => Err(httparse::Error::NewLine),
+            }
+        });
+        let fields = match parsed {
+            Ok((fields, ())) => fields,
             Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::TooManyFields),
             Err(_) => return Err(BadRequest::Field),
         };
-        let facts = Facts::of(&line, fields.iter().take(count))?;
+        let facts = Facts::of(&line, &fields)?;
         Ok(Self {
             line,
             fields,
-            count,
             facts,
         })
     }
@@ -273,16 +270,13 @@ impl<'b> Request<'b> {
         self.facts.connection.names_fields()
     }
 
-    pub(super) fn fields(&self) -> impl Iterator<Item = &Header<'b>> {
-        self.fields.iter().take(self.count)
+    pub(super) fn fields(&self) -> &[Field<'b>] {
+        &self.fields
     }
 }
 
 impl Facts {
-    fn of<'f, 'b: 'f>(
-        line: &RequestLine<'_>,
-        fields: impl Iterator<Item = &'f Header<'b>>,
-    ) -> Result<Self, BadRequest> {
+    fn of(line: &RequestLine<'_>, fields: &[Field<'_>]) -> Result<Self, BadRequest> {
         let mut hosts = 0;
         let mut lengths = 0;
         let mut length = None;
@@ -297,7 +291,7 @@ impl Facts {
             max_forwards: None,
         };
         for field in fields {
-            let Some(known) = known(field.name) else {
+            let Some(known) = field.known else {
                 continue;
             };
             match known {
@@ -534,7 +528,7 @@ mod tests {
             error("TRACE http://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
             BadRequest::Trace
         );
-        let many = "a: b\r\n".repeat(MAX_FIELDS);
+        let many = "a: b\r\n".repeat(super::super::fields::MAX_FIELDS);
         assert_eq!(
             error(&format!("GET http://a/ HTTP/1.1\r\nHost: a\r\n{many}\r\n")),
             BadRequest::TooManyFields

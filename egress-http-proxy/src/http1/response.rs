@@ -1,20 +1,17 @@
 //! A response's head as it was received, checked.
 
-use httparse::{EMPTY_HEADER, Header};
-
 use super::connection::ConnectionOptions;
 use super::error::BadResponse;
-use super::fields::{Known, known, members};
+use super::fields::{Field, Fields, Known, members, parse_fields};
 use super::length::{BodyLength, content_length};
-use super::request::{MAX_FIELDS, Method, Version};
+use super::request::{Method, Version};
 
 /// A response's head.
 pub struct Response<'b> {
     version: Version,
     status: u16,
     reason: &'b str,
-    fields: [Header<'b>; MAX_FIELDS],
-    count: usize,
+    fields: Fields<'b>,
     body: BodyLength,
     connection: ConnectionOptions,
     /// Its framing was ambiguous: understood, but nothing may follow.
@@ -27,22 +24,25 @@ impl<'b> Response<'b> {
     /// # Errors
     /// [`BadResponse`]: the first thing that is wrong with it.
     pub fn parse(head: &'b [u8], method: Method) -> Result<Self, BadResponse> {
-        let mut fields = [EMPTY_HEADER; MAX_FIELDS];
-        let mut parsed = httparse::Response::new(&mut fields);
-        match parsed.parse(head) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(BadResponse::Head),
+        let parsed = parse_fields(|room| {
+            let mut parsed = httparse::Response::new(room);
+            match (parsed.parse(head)?, parsed.version, parsed.code) {
+                (httparse::Status::Complete(_), Some(minor), Some(status)) => {
+                    let line = (minor, status, parsed.reason.unwrap_or_default());
+                    Ok((parsed.headers.len(), line))
+                }
+                // The scanner has seen the end of the head.
+                _ => Err(httparse::Error::NewLine),
+            }
+        });
+        let (fields, (minor, status, reason)) = match parsed {
+            Ok(parsed) => parsed,
             Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
             Err(_) => return Err(BadResponse::Head),
-        }
-        let (Some(minor), Some(status)) = (parsed.version, parsed.code) else {
-            return Err(BadResponse::Head);
         };
         if !(100..=999).contains(&status) {
             return Err(BadResponse::Head);
         }
-        let reason = parsed.reason.unwrap_or_default();
-        let count = parsed.headers.len();
         let version = if minor == 0 {
             Version::Http10
         } else {
@@ -53,7 +53,6 @@ impl<'b> Response<'b> {
             status,
             reason,
             fields,
-            count,
             body: BodyLength::UntilClose,
             connection: ConnectionOptions::default(),
             is_last: false,
@@ -66,8 +65,8 @@ impl<'b> Response<'b> {
     fn weigh(&mut self, method: Method) -> Result<(), BadResponse> {
         let mut length = None;
         let mut codings = 0;
-        for field in self.fields.iter().take(self.count) {
-            match known(field.name) {
+        for field in &self.fields {
+            match field.known {
                 Some(Known::ContentLength) => {
                     // A list of equal values is one value (RFC 9110 section 8.6).
                     for value in field.value.split(|&byte| byte == b',') {
@@ -136,8 +135,8 @@ impl<'b> Response<'b> {
         self.connection.names_fields()
     }
 
-    pub(super) fn fields(&self) -> impl Iterator<Item = &Header<'b>> {
-        self.fields.iter().take(self.count)
+    pub(super) fn fields(&self) -> &[Field<'b>] {
+        &self.fields
     }
 }
 

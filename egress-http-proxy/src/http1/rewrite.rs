@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::connection::nominates;
-use super::fields::{Known, known, members};
+use super::fields::{Known, members};
 use super::length::BodyLength;
 use super::request::{Request, Version};
 use super::response::Response;
@@ -13,31 +13,41 @@ use super::response::Response;
 /// Our name in `Via` (RFC 9110 section 7.6.3), by which a loop is known. It
 /// differs from process to process, so that a chain of proxies is no loop.
 #[derive(Clone, Debug)]
-pub struct Via(Box<str>);
+pub struct Via {
+    name: Box<str>,
+    /// The field line for a message that was received in version 1.0 or 1.1.
+    lines: [Box<[u8]>; 2],
+}
 
 impl Via {
     /// The name of the process that drew `number` at random.
     #[must_use]
     pub fn new(number: u64) -> Self {
-        Self(format!("egress-http-proxy-{number:016x}").into_boxed_str())
+        let name = format!("egress-http-proxy-{number:016x}");
+        let line = |version| format!("Via: {version} {name}\r\n").into_bytes().into();
+        Self {
+            lines: ["1.0", "1.1"].map(line),
+            name: name.into(),
+        }
     }
 
     /// Whether `request` came through us before.
     #[must_use]
     pub fn is_in(&self, request: &Request<'_>) -> bool {
-        let lines = request
-            .fields()
-            .filter(|field| known(field.name) == Some(Known::Via));
+        let fields = request.fields().iter();
+        let lines = fields.filter(|field| field.known == Some(Known::Via));
         lines.flat_map(|field| members(field.value)).any(|member| {
             let mut words = member.split(|&byte| byte == b' ').skip(1);
-            words.any(|word| word == self.0.as_bytes())
+            words.any(|word| word == self.name.as_bytes())
         })
     }
-}
 
-impl fmt::Display for Via {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+    fn line(&self, received: Version) -> &[u8] {
+        let [http10, http11] = &self.lines;
+        match received {
+            Version::Http10 => http10,
+            Version::Http11 => http11,
+        }
     }
 }
 
@@ -59,19 +69,19 @@ pub fn write_request(request: &Request<'_>, rewrite: &RequestRewrite<'_>, out: &
     out.extend_from_slice(request.method_name().as_bytes());
     out.push(b' ');
     out.extend_from_slice(rewrite.origin_form);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     // Writing to a vector cannot fail.
-    let _ = write!(out, " HTTP/1.1\r\nHost: {}\r\n", rewrite.host);
+    let _ = write!(out, "{}", rewrite.host);
+    out.extend_from_slice(b"\r\n");
     let upgrades = request.asks_to_upgrade();
     let mut forwarded_for = false;
     for field in request.fields() {
         let own_hop = |known: Option<Known>| match known {
             None => {
                 request.names_fields()
-                    && request.fields().any(|line| {
-                        matches!(
-                            super::fields::known(line.name),
-                            Some(Known::Connection | Known::ProxyConnection)
-                        ) && nominates(line.value, field.name)
+                    && request.fields().iter().any(|line| {
+                        matches!(line.known, Some(Known::Connection | Known::ProxyConnection))
+                            && nominates(line.value, field.name)
                     })
             }
             Some(known) => match known {
@@ -93,14 +103,13 @@ pub fn write_request(request: &Request<'_>, rewrite: &RequestRewrite<'_>, out: &
                 | Known::Te => true,
             },
         };
-        let known = known(field.name);
-        if own_hop(known) {
+        if own_hop(field.known) {
             continue;
         }
         out.extend_from_slice(field.name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(field.value);
-        if known == Some(Known::XForwardedFor)
+        if field.known == Some(Known::XForwardedFor)
             && !forwarded_for
             && let Some(client) = rewrite.forwarded_for
         {
@@ -117,7 +126,7 @@ pub fn write_request(request: &Request<'_>, rewrite: &RequestRewrite<'_>, out: &
     if let Some(forwards) = request.max_forwards() {
         let _ = write!(out, "Max-Forwards: {}\r\n", forwards.saturating_sub(1));
     }
-    write_via(request.version(), rewrite.via, out);
+    out.extend_from_slice(rewrite.via.line(request.version()));
     let connection: &[u8] = match (upgrades, request.accepts_trailers()) {
         (false, false) => b"",
         (true, false) => b"Connection: Upgrade\r\n",
@@ -143,18 +152,19 @@ pub struct ResponseRewrite<'r> {
 
 /// Appends the head of `response` as the client gets it.
 pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, out: &mut Vec<u8>) {
-    let _ = write!(out, "HTTP/1.1 {} ", response.status());
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(digits.format(response.status()).as_bytes());
+    out.push(b' ');
     out.extend_from_slice(response.reason().as_bytes());
     out.extend_from_slice(b"\r\n");
     let switches = response.status() == 101;
     for field in response.fields() {
-        let known = known(field.name);
-        let own_hop = match known {
+        let own_hop = match field.known {
             None => {
                 response.names_fields()
-                    && response.fields().any(|line| {
-                        super::fields::known(line.name) == Some(Known::Connection)
-                            && nominates(line.value, field.name)
+                    && response.fields().iter().any(|line| {
+                        line.known == Some(Known::Connection) && nominates(line.value, field.name)
                     })
             }
             Some(known) => match known {
@@ -176,7 +186,7 @@ pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, ou
             },
         };
         // The length of a body that is not sent (HEAD, 304) is information.
-        let informs = known == Some(Known::ContentLength)
+        let informs = field.known == Some(Known::ContentLength)
             && response.body().is_none()
             && !matches!(response.status(), 100..200 | 204);
         if own_hop && !informs {
@@ -189,12 +199,14 @@ pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, ou
     }
     match rewrite.body {
         BodyLength::Exactly(length) if !response.body().is_none() => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(digits.format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         BodyLength::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         BodyLength::Exactly(_) | BodyLength::UntilClose => {}
     }
-    write_via(Version::Http11, rewrite.via, out);
+    out.extend_from_slice(rewrite.via.line(Version::Http11));
     let connection: &[u8] = match (response.status(), rewrite.keeps_open, rewrite.client) {
         (101, ..) => b"Connection: Upgrade\r\n",
         (100..200, ..) | (_, true, Version::Http11) => b"",
@@ -203,14 +215,6 @@ pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, ou
     };
     out.extend_from_slice(connection);
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_via(received: Version, via: &Via, out: &mut Vec<u8>) {
-    let version = match received {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
-    };
-    let _ = write!(out, "Via: {version} {via}\r\n");
 }
 
 #[cfg(test)]

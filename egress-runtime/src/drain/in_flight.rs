@@ -82,14 +82,6 @@ impl Drain {
     }
 }
 
-impl Guard {
-    /// What this guard counts for.
-    #[must_use]
-    pub fn drain(&self) -> &Drain {
-        &self.drain
-    }
-}
-
 impl Drop for Guard {
     fn drop(&mut self) {
         let shared = &self.drain.shared;

@@ -19,10 +19,10 @@ const TURN_BYTES: usize = 1024 * 1024;
 /// The future of [`relay_streams`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct StreamRelay<'a, A, B> {
+pub struct StreamRelay<C, A, B> {
     downstream: A,
     upstream: B,
-    transferred: &'a Transferred,
+    counts: C,
     up: Half,
     down: Half,
     idle: IdleTimer,
@@ -62,20 +62,21 @@ enum Source {
 ///
 /// # Panics
 /// Outside a tokio runtime with its time driver enabled.
-pub fn relay_streams<A, B>(
+pub fn relay_streams<C, A, B>(
     downstream: A,
     upstream: B,
     idle: Duration,
-    transferred: &Transferred,
-) -> StreamRelay<'_, A, B>
+    counts: C,
+) -> StreamRelay<C, A, B>
 where
+    C: AsRef<Transferred>,
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     StreamRelay {
         downstream,
         upstream,
-        transferred,
+        counts,
         up: Half::open(Vec::new()),
         down: Half::open(Vec::new()),
         idle: IdleTimer::new(idle),
@@ -83,7 +84,12 @@ where
     }
 }
 
-impl<A, B> StreamRelay<'_, A, B> {
+impl<C, A, B> StreamRelay<C, A, B> {
+    /// Where it counts.
+    pub fn counts_mut(&mut self) -> &mut C {
+        &mut self.counts
+    }
+
     /// Sends first what was read from downstream (`up`) and from upstream
     /// (`down`) before the relay began.
     pub fn with_early(mut self, up: Vec<u8>, down: Vec<u8>) -> Self {
@@ -103,8 +109,9 @@ impl<A, B> StreamRelay<'_, A, B> {
     }
 }
 
-impl<A, B> Future for StreamRelay<'_, A, B>
+impl<C, A, B> Future for StreamRelay<C, A, B>
 where
+    C: AsRef<Transferred> + Unpin,
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
@@ -112,18 +119,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let this = self.get_mut();
-        let (up, down) = (&this.transferred.up, &this.transferred.down);
-        let before = (up.get(), down.get());
+        let before = this.counts.as_ref().total();
         let (client, server) = (&mut this.downstream, &mut this.upstream);
         let is_broken = this.broken.is_some();
-        if let Poll::Ready(Err(failure)) = this.up.poll(cx, client, server, up, is_broken) {
+        let moved = &this.counts.as_ref().up;
+        if let Poll::Ready(Err(failure)) = this.up.poll(cx, client, server, moved, is_broken) {
             let hung_up = this.down.is_closed();
             let (side, error) = failure.of(Side::Upstream);
             this.side_broke(side, error, hung_up);
         }
         let (client, server) = (&mut this.downstream, &mut this.upstream);
         let is_broken = this.broken.is_some();
-        if let Poll::Ready(Err(failure)) = this.down.poll(cx, server, client, down, is_broken) {
+        let moved = &this.counts.as_ref().down;
+        if let Poll::Ready(Err(failure)) = this.down.poll(cx, server, client, moved, is_broken) {
             let hung_up = this.up.is_closed();
             let (side, error) = failure.of(Side::Downstream);
             this.side_broke(side, error, hung_up);
@@ -131,7 +139,7 @@ where
         if this.up.is_closed() && this.down.is_closed() {
             return Poll::Ready(this.broken.take().unwrap_or(RelayEnd::Finished));
         }
-        if before != (up.get(), down.get()) {
+        if before != this.counts.as_ref().total() {
             this.idle.touch();
         }
         ready!(this.idle.poll_expired(cx));

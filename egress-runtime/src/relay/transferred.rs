@@ -15,6 +15,21 @@ pub struct Transferred {
     pub down: ByteCount,
 }
 
+impl Transferred {
+    /// Bytes so far, both ways.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.up.get() + self.down.get()
+    }
+}
+
+/// So that a relay can count in what it is lent, or in what it owns.
+impl AsRef<Transferred> for Transferred {
+    fn as_ref(&self) -> &Transferred {
+        self
+    }
+}
+
 impl ByteCount {
     /// Bytes so far.
     #[must_use]

@@ -23,10 +23,10 @@ const DELIVERY_CHECKS: u8 = 100;
 /// The future of [`relay`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct Relay<'a> {
+pub struct Relay<C> {
     downstream: TcpStream,
     upstream: TcpStream,
-    transferred: &'a Transferred,
+    counts: C,
     up: Half,
     down: Half,
     idle: IdleTimer,
@@ -51,24 +51,24 @@ struct Broken {
 
 /// Relays between `downstream` and `upstream` until both have ended, one
 /// breaks, or no byte moved either way for `idle`. Bytes are counted in
-/// `transferred` when they are written. See the [module](super) for what each
-/// side sees.
+/// `counts` when they are written. See the [module](super) for what each side
+/// sees.
 ///
 /// Dropping the future closes both connections, with a reset where bytes are
 /// lost.
 ///
 /// # Panics
 /// Outside a tokio runtime with its I/O and time drivers enabled.
-pub fn relay(
+pub fn relay<C: AsRef<Transferred>>(
     downstream: TcpStream,
     upstream: TcpStream,
     idle: Duration,
-    transferred: &Transferred,
-) -> Relay<'_> {
+    counts: C,
+) -> Relay<C> {
     Relay {
         downstream,
         upstream,
-        transferred,
+        counts,
         up: Half::Open(Direction::new(Vec::new(), u64::MAX)),
         down: Half::Open(Direction::new(Vec::new(), u64::MAX)),
         idle: IdleTimer::new(idle),
@@ -76,7 +76,12 @@ pub fn relay(
     }
 }
 
-impl Relay<'_> {
+impl<C: AsRef<Transferred>> Relay<C> {
+    /// Where it counts.
+    pub fn counts_mut(&mut self) -> &mut C {
+        &mut self.counts
+    }
+
     /// Sends first what was read from downstream (`up`) and from upstream
     /// (`down`) before the relay began.
     pub fn with_early(mut self, up: Vec<u8>, down: Vec<u8>) -> Self {
@@ -92,14 +97,14 @@ impl Relay<'_> {
                 &self.down,
                 &self.downstream,
                 &self.upstream,
-                &self.transferred.up,
+                &self.counts.as_ref().up,
             ),
             Side::Downstream => (
                 &mut self.down,
                 &self.up,
                 &self.upstream,
                 &self.downstream,
-                &self.transferred.down,
+                &self.counts.as_ref().down,
             ),
         };
         let Half::Open(direction) = half else { return };
@@ -112,7 +117,8 @@ impl Relay<'_> {
         *half = Half::Closed;
         let hung_up = matches!(opposite, Half::Closed);
         match result {
-            Ok(()) if self.broken.is_some() => {}
+            // Both are closed now, which says the same.
+            Ok(()) if self.broken.is_some() || hung_up => {}
             // A peer that has gone has no use for it, and the other direction
             // finds out.
             Ok(()) => {
@@ -164,7 +170,7 @@ impl Relay<'_> {
     }
 }
 
-impl Future for Relay<'_> {
+impl<C: AsRef<Transferred> + Unpin> Future for Relay<C> {
     type Output = RelayEnd;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
@@ -182,7 +188,7 @@ impl Future for Relay<'_> {
     }
 }
 
-impl Drop for Relay<'_> {
+impl<C> Drop for Relay<C> {
     fn drop(&mut self) {
         if self.up.holds_bytes() {
             reset(&self.upstream);

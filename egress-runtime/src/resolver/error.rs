@@ -51,8 +51,8 @@ impl LookupError {
 
     /// Whether this is what the DNS says about the name, and not a failure to
     /// ask it.
-    #[must_use]
-    pub fn is_dns_answer(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_dns_answer(&self) -> bool {
         matches!(self, Self::NoSuchName | Self::NoAddress)
     }
 
