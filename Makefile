@@ -7,20 +7,17 @@ SHELL := /bin/bash
 
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
-# One image, or all: the folders in images/ that hold a Containerfile.
-IMAGE ?= egress-router-init
-IMAGES := $(patsubst images/%/Containerfile,%,$(wildcard images/*/Containerfile))
 
 .PHONY: help
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## watch clients reach outside servers, mode by mode: make demo DEMO='http-proxy --keep'
 	cargo run --locked --package egress-lab --bin demo -- $(DEMO)
 
 .PHONY: test
-test: deps fmt-check clippy deny docs images tests ## everything: install what is missing, check, build the images, run all tests
+test: deps fmt-check clippy deny docs images reproducible tests ## everything: install what is missing, check, build the images, run all tests
 
 .PHONY: deps
 deps: ## install what the tests need and this machine lacks
@@ -61,17 +58,17 @@ build: ## build every library and program
 tests: ## unit, golden, property and end-to-end tests
 	cargo test --locked --workspace --no-fail-fast
 
-.PHONY: image
-image: ## build one image: make image IMAGE=egress-router-init
-	images/build $(IMAGE)
-
 .PHONY: images
-images: ## build every image
-	for image in $(IMAGES); do images/build $$image; done
+images: ## build the images, each with its bill of materials, and check both
+	images/build
+
+.PHONY: reproducible
+reproducible: ## build the images once more, elsewhere, and compare every byte
+	images/reproduce
 
 .PHONY: bench
 bench: ## run the benchmarks
-	cargo bench --locked --package egress-benches -- $(BENCH)
+	cargo bench --locked --package egress-benches --bench scale -- $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZ_SECONDS (needs a nightly compiler and cargo-fuzz)
