@@ -56,11 +56,13 @@ pub enum Setting {
     Autoconf,
     /// `net.ipv6.conf.all.forwarding`
     Ipv6Forwarding,
+    /// `net.ipv4.ip_unprivileged_port_start`
+    UnprivilegedPorts,
 }
 
 impl Setting {
     /// Every setting.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PodForwarding,
         Self::EgressForwarding,
         Self::ArpIgnore,
@@ -69,12 +71,16 @@ impl Setting {
         Self::AcceptRa,
         Self::Autoconf,
         Self::Ipv6Forwarding,
+        Self::UnprivilegedPorts,
     ];
 
     /// Whether it is changed through /proc/sys, which may be read-only.
     #[must_use]
     pub fn is_sysctl(self) -> bool {
-        matches!(self, Self::AcceptRa | Self::Autoconf | Self::Ipv6Forwarding)
+        matches!(
+            self,
+            Self::AcceptRa | Self::Autoconf | Self::Ipv6Forwarding | Self::UnprivilegedPorts
+        )
     }
 
     /// The interface that it is of, by the name that sysctl(8) has for it.
@@ -82,7 +88,7 @@ impl Setting {
     pub fn interface<'a>(self, pod: &'a str, egress: &'a str) -> &'a str {
         match self {
             Self::PodForwarding => pod,
-            Self::Ipv6Forwarding => "all",
+            Self::Ipv6Forwarding | Self::UnprivilegedPorts => "all",
             _ => egress,
         }
     }
@@ -99,6 +105,7 @@ impl Setting {
             Self::AcceptRa => "ra",
             Self::Autoconf => "autoconf",
             Self::Ipv6Forwarding => "v6fwd",
+            Self::UnprivilegedPorts => "low",
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct State {
     pub nameservers: Vec<IpAddr>,
     /// `net.ipv6.conf.all.forwarding`; `None` when the kernel has no IPv6.
     pub ipv6_forwarding: Option<bool>,
+    /// `net.ipv4.ip_unprivileged_port_start`; `None` when the kernel has none.
+    pub unprivileged_ports: Option<u32>,
     /// Whether a router's container can write /proc/sys here.
     pub sysctl_writable: bool,
     /// Whether our packet rules are there; `None` when we may not ask.

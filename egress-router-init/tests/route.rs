@@ -528,6 +528,7 @@ async fn settings_are_changed_and_seen() {
         (Setting::AcceptRa, 0),
         (Setting::Autoconf, 0),
         (Setting::Ipv6Forwarding, 1),
+        (Setting::UnprivilegedPorts, 0),
     ] {
         let link = setting.interface("net1", "net1").to_owned();
         pod.done(Step::Set {
@@ -551,6 +552,7 @@ async fn settings_are_changed_and_seen() {
         (1, 0, 0)
     );
     assert_eq!(state.ipv6_forwarding, Some(true));
+    assert_eq!(state.unprivileged_ports, Some(0));
     let eth0 = |state: &State| state.link("eth0").unwrap().ipv4;
     assert_eq!(eth0(&before), eth0(&state), "of another interface");
     // What a new interface would get is what this one had.

@@ -13,7 +13,7 @@ use super::release::{
 };
 use super::routing::{Routing, Situation, default_metric, in_table, is_saved, pod_networks};
 use super::step::{Parent, Step};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::firewall::rules::Firewall;
 use crate::firewall::table::Table;
 use crate::originals::{Originals, Setting};
@@ -420,6 +420,14 @@ impl Planner<'_> {
             // on this interface, and questions only from it.
             wanted.push((Setting::ArpIgnore, 1));
             wanted.push((Setting::ArpAnnounce, 2));
+        }
+        // The proxy is not root, and its lists have ports such as 80. Where
+        // /proc/sys is read-only, the manifest says so instead.
+        if self.config.mode() == Mode::DnsProxy
+            && self.state().sysctl_writable
+            && self.state().unprivileged_ports.is_some()
+        {
+            wanted.push((Setting::UnprivilegedPorts, 0));
         }
         if self.state().ipv6_forwarding.is_none() {
             return wanted;

@@ -179,9 +179,16 @@ fn delete_address(state: &mut State, link: &str, address: IpNet) {
 }
 
 fn set(state: &mut State, setting: Setting, link: &str, value: u32) {
-    if setting == Setting::Ipv6Forwarding {
-        state.ipv6_forwarding = Some(value != 0);
-        return;
+    match setting {
+        Setting::Ipv6Forwarding => {
+            state.ipv6_forwarding = Some(value != 0);
+            return;
+        }
+        Setting::UnprivilegedPorts => {
+            state.unprivileged_ports = Some(value);
+            return;
+        }
+        _ => {}
     }
     change(state, link, |link| {
         let Link { ipv4, ipv6, .. } = link;
@@ -192,7 +199,7 @@ fn set(state: &mut State, setting: Setting, link: &str, value: u32) {
             Setting::AddrGenMode => ipv6.as_mut().map(|ipv6| &mut ipv6.addr_gen_mode),
             Setting::AcceptRa => ipv6.as_mut().map(|ipv6| &mut ipv6.accept_ra),
             Setting::Autoconf => ipv6.as_mut().map(|ipv6| &mut ipv6.autoconf),
-            Setting::Ipv6Forwarding => None,
+            Setting::Ipv6Forwarding | Setting::UnprivilegedPorts => None,
         };
         if let Some(place) = place {
             *place = value;

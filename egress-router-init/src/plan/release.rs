@@ -21,8 +21,10 @@ pub(super) fn note_of(link: &Link) -> Option<Originals> {
 
 /// The value that a setting has, by the interface that sysctl(8) names.
 pub(super) fn current_setting(state: &State, setting: Setting, link: &str) -> Option<u32> {
-    if setting == Setting::Ipv6Forwarding {
-        return state.ipv6_forwarding.map(u32::from);
+    match setting {
+        Setting::Ipv6Forwarding => return state.ipv6_forwarding.map(u32::from),
+        Setting::UnprivilegedPorts => return state.unprivileged_ports,
+        _ => {}
     }
     let link = state.link(link)?;
     Some(match setting {
@@ -31,7 +33,8 @@ pub(super) fn current_setting(state: &State, setting: Setting, link: &str) -> Op
         Setting::ArpAnnounce => link.ipv4.arp_announce,
         Setting::AddrGenMode => link.ipv6?.addr_gen_mode,
         Setting::AcceptRa => link.ipv6?.accept_ra,
-        Setting::Autoconf | Setting::Ipv6Forwarding => link.ipv6?.autoconf,
+        Setting::Autoconf => link.ipv6?.autoconf,
+        Setting::Ipv6Forwarding | Setting::UnprivilegedPorts => return None,
     })
 }
 

@@ -5,7 +5,7 @@ use egress_config::AddressFamily;
 use ipnet::IpNet;
 
 use super::forecast::Forecast;
-use super::release::{add_lost, current_setting, delete_addresses, note_of};
+use super::release::{add_lost, current_setting, delete_addresses, note_of, put_back};
 use super::routing::in_table;
 use super::step::{NodeLink, Parent, Step};
 use crate::originals::Setting;
@@ -44,14 +44,10 @@ pub fn restore(before: &State, now: &State) -> Vec<Step> {
         routes(&mut forecast, before, family);
     }
     rules(&mut forecast, before);
-    if let (Some(old), Some(new)) = (before.ipv6_forwarding, now.ipv6_forwarding)
-        && old != new
-    {
-        forecast.push(Step::Set {
-            setting: Setting::Ipv6Forwarding,
-            link: "all".to_owned(),
-            value: old.into(),
-        });
+    for setting in [Setting::Ipv6Forwarding, Setting::UnprivilegedPorts] {
+        if let Some(old) = current_setting(before, setting, "all") {
+            put_back(&mut forecast, setting, "all", old);
+        }
     }
     if before.firewall_present == Some(false) && now.firewall_present == Some(true) {
         forecast.push(Step::DeleteFirewall);

@@ -256,6 +256,7 @@ pub fn sysctl_name(setting: Setting, link: &str) -> String {
         Setting::AcceptRa => ("ipv6", "accept_ra"),
         Setting::Autoconf => ("ipv6", "autoconf"),
         Setting::Ipv6Forwarding => ("ipv6", "forwarding"),
+        Setting::UnprivilegedPorts => return "net.ipv4.ip_unprivileged_port_start".to_owned(),
     };
     // A dot within a name is a slash for sysctl(8).
     format!("net.{family}.conf.{}.{name}", link.replace('.', "/"))

@@ -273,7 +273,10 @@ impl RouteSocket {
                     .set_link(link, LinkAttribute::AfSpecUnspec(vec![spec]))
                     .await;
             }
-            Setting::AcceptRa | Setting::Autoconf | Setting::Ipv6Forwarding => {
+            Setting::AcceptRa
+            | Setting::Autoconf
+            | Setting::Ipv6Forwarding
+            | Setting::UnprivilegedPorts => {
                 let path = sysctl_name(setting, link)
                     .replace('.', "\0")
                     .replace('/', ".");

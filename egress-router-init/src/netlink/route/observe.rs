@@ -60,6 +60,7 @@ impl RouteSocket {
             node,
             nameservers: nameservers(Path::new("/etc/resolv.conf")),
             ipv6_forwarding: ipv6_forwarding(),
+            unprivileged_ports: unprivileged_ports(),
             sysctl_writable: sysctl_writable(),
             firewall_present: None,
             ipv4_default: Ipv4Settings {
@@ -196,6 +197,11 @@ fn nameservers(path: &Path) -> Vec<IpAddr> {
 
 const IPV6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
+/// One that every kernel has, to ask whether it could be written.
+const ANY_SYSCTL: &str = "/proc/sys/net/ipv4/ip_forward";
+
+const UNPRIVILEGED_PORTS: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
 /// `net.FAMILY.conf.default.NAME`; 0 where the kernel does not have it.
 fn default_setting(family: &str, name: &str) -> u32 {
     let text = fs::read_to_string(format!("/proc/sys/net/{family}/conf/default/{name}"));
@@ -211,10 +217,17 @@ fn ipv6_forwarding() -> Option<bool> {
         .map(|text| text.trim() == "1")
 }
 
+/// `None` where the kernel is older than the setting.
+fn unprivileged_ports() -> Option<u32> {
+    fs::read_to_string(UNPRIVILEGED_PORTS)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+}
+
 /// A container's /proc/sys is read-only unless it is privileged. Who may not
 /// write there anyway only makes plans for a container that may.
 fn sysctl_writable() -> bool {
-    match fs::OpenOptions::new().write(true).open(IPV6_FORWARDING) {
+    match fs::OpenOptions::new().write(true).open(ANY_SYSCTL) {
         Ok(_) => true,
         Err(error) if is_permission(&error) && !has_net_admin() => !is_read_only(),
         Err(_) => false,
@@ -226,5 +239,5 @@ fn has_net_admin() -> bool {
 }
 
 fn is_read_only() -> bool {
-    statvfs(IPV6_FORWARDING).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+    statvfs(ANY_SYSCTL).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
 }

@@ -74,6 +74,7 @@ impl Pod {
         let state = &mut kernel.state;
         state.firewall_present = Some(false);
         state.ipv6_forwarding = Some(false);
+        state.unprivileged_ports = Some(1024);
         state.ipv4_default = Ipv4Settings {
             forwarding: 0,
             arp_ignore: 0,

@@ -212,6 +212,10 @@ impl Kernel {
             }
             return Ok(());
         }
+        if setting == Setting::UnprivilegedPorts {
+            self.state.unprivileged_ports = Some(value);
+            return Ok(());
+        }
         let link = self.link(link)?;
         let ipv6 = || link.ipv6.ok_or("ENOENT: no IPv6");
         match setting {
@@ -236,7 +240,7 @@ impl Kernel {
                     ..ipv6()?
                 });
             }
-            Setting::Ipv6Forwarding => {}
+            Setting::Ipv6Forwarding | Setting::UnprivilegedPorts => {}
         }
         Ok(())
     }

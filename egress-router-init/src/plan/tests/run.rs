@@ -128,6 +128,7 @@ impl View {
         );
         lines.extend(state.rules.iter().map(rule));
         lines.push(format!("forwarding of IPv6 {:?}", state.ipv6_forwarding));
+        lines.push(format!("low ports {:?}", state.unprivileged_ports));
         lines.push(format!("packet rules {:?}", state.firewall_present));
         lines.sort();
         Self(lines)

@@ -598,6 +598,31 @@ fn settings_that_are_no_longer_wanted_are_put_back() {
     assert_eq!(pod.link("eth0").ipv4.forwarding, 0);
 }
 
+/// As the documented manifests have it, whose init container is privileged: the
+/// proxy is not root, and its list names port 80.
+#[test]
+fn a_dns_proxy_gets_its_low_ports_where_they_can_be_given() {
+    let proxy = simple_with(&[
+        ("EGRESS_ROUTER_MODE", "dns-proxy"),
+        ("EGRESS_DESTINATION", ""),
+    ]);
+    let mut pod = Pod::bare();
+    pod.with_eth0();
+    settle(&mut pod, &proxy);
+    assert_eq!(pod.kernel.state.unprivileged_ports, Some(1024));
+    pod.privileged();
+    settle(&mut pod, &proxy);
+    assert_eq!(pod.kernel.state.unprivileged_ports, Some(0));
+    undo(&mut pod);
+    assert_eq!(pod.kernel.state.unprivileged_ports, Some(1024));
+    // Nobody else needs them.
+    let mut pod = Pod::bare();
+    pod.with_eth0().privileged();
+    settle(&mut pod, &proxy);
+    settle(&mut pod, &SIMPLE);
+    assert_eq!(pod.kernel.state.unprivileged_ports, Some(1024));
+}
+
 #[test]
 fn another_pod_interface_gets_the_forwarding() {
     let mut pod = multus();
@@ -764,6 +789,10 @@ fn names_of_settings_are_those_of_sysctl() {
     assert_eq!(
         sysctl_name(Setting::Ipv6Forwarding, "all"),
         "net.ipv6.conf.all.forwarding"
+    );
+    assert_eq!(
+        sysctl_name(Setting::UnprivilegedPorts, "all"),
+        "net.ipv4.ip_unprivileged_port_start"
     );
 }
 
