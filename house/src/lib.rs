@@ -5,8 +5,10 @@
 //! breach, so that a law that cannot fail does not pass either.
 
 pub mod dependencies;
+pub mod kustomize;
 pub mod law;
 pub mod laws;
 pub mod manifest;
 pub mod mention;
 pub mod tree;
+pub mod validator;

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// One Kubernetes object and the file it was written in.
+use crate::kustomize;
+
+/// One Kubernetes object, and the file or the kustomization it is from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     file: PathBuf,
@@ -47,8 +49,25 @@ pub struct Surroundings {
 /// When the file cannot be read or is not YAML.
 pub fn read(file: &Path) -> Result<Vec<Object>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    parse(file, &text)
+}
+
+/// Renders the kustomization in `folder`; every object then says that it is
+/// from there.
+///
+/// # Errors
+/// When kustomize is not installed or refuses, or prints no YAML.
+pub fn render(folder: &Path) -> Result<Vec<Object>> {
+    parse(folder, &kustomize::build(folder)?)
+}
+
+/// Reads every object of a YAML text.
+///
+/// # Errors
+/// When it is not YAML.
+pub fn parse(file: &Path, text: &str) -> Result<Vec<Object>> {
     let values: Vec<Value> =
-        serde_saphyr::from_multiple(&text).with_context(|| format!("parse {}", file.display()))?;
+        serde_saphyr::from_multiple(text).with_context(|| format!("parse {}", file.display()))?;
     Ok(values
         .into_iter()
         .map(|value| Object {
@@ -58,87 +77,9 @@ pub fn read(file: &Path) -> Result<Vec<Object>> {
         .collect())
 }
 
-/// Renders the kustomization in `folder`: its resources, theirs, those of its
-/// components, and all their patches applied.
-///
-/// Knows the fields that our kustomizations use and refuses any other, so that
-/// a check of the result is not a check of something else than what is applied.
-///
-/// # Errors
-/// When a file is missing, a field is unknown, or a patch does not apply.
-pub fn render(folder: &Path) -> Result<Vec<Object>> {
-    let mut objects = Vec::new();
-    accumulate(folder, "Kustomization", &mut objects)?;
-    Ok(objects)
-}
-
-/// Adds the resources of the kustomization in `folder` to `objects`, then
-/// applies its components and patches to all of them, in this order whatever
-/// the order of the fields, as kustomize does.
-fn accumulate(folder: &Path, kind: &str, objects: &mut Vec<Object>) -> Result<()> {
-    let path = folder.join("kustomization.yaml");
-    let [kustomization] = <[Object; 1]>::try_from(read(&path)?)
-        .map_err(|objects| anyhow::anyhow!("{} holds {} objects", path.display(), objects.len()))?;
-    if kustomization.kind() != kind {
-        bail!(
-            "{} is a {:?}, not a {kind}",
-            path.display(),
-            kustomization.kind()
-        );
-    }
-    for (field, _) in kustomization.value.as_object().into_iter().flatten() {
-        match field.as_str() {
-            "resources" | "components" | "patches" => {}
-            // Labels, namespace and tags change no meaning that is checked.
-            "apiVersion" | "kind" | "namespace" | "labels" | "images" => {}
-            other => bail!("{}: unknown field {other}", path.display()),
-        }
-    }
-    for resource in kustomization.list("/resources") {
-        let resource = folder.join(resource.as_str().context("resource is no path")?);
-        objects.extend(if resource.is_dir() {
-            render(&resource)?
-        } else {
-            read(&resource)?
-        });
-    }
-    for component in kustomization.list("/components") {
-        let component = component.as_str().context("component is no path")?;
-        accumulate(&folder.join(component), "Component", objects)?;
-    }
-    for patch in kustomization.list("/patches") {
-        let file = patch.pointer("/path").and_then(Value::as_str);
-        let file = folder.join(file.context("patch without a path")?);
-        apply(objects, &file, patch).with_context(|| format!("apply {}", file.display()))?;
-    }
-    Ok(())
-}
-
-/// Applies a patch to every object of its target, of which there must be one:
-/// kustomize would leave out a patch without a target in silence.
-fn apply(objects: &mut [Object], file: &Path, patch: &Value) -> Result<()> {
-    let fits = |field: &str, found: &str| {
-        let wanted = patch.pointer(&format!("/target/{field}"));
-        wanted.is_none_or(|wanted| wanted == found)
-    };
-    let text = std::fs::read_to_string(file)?;
-    let operations: json_patch::Patch = serde_json::from_value(serde_saphyr::from_str(&text)?)?;
-    let mut is_used = false;
-    for object in objects
-        .iter_mut()
-        .filter(|object| fits("kind", object.kind()) && fits("name", object.name()))
-    {
-        json_patch::patch(&mut object.value, &operations)?;
-        is_used = true;
-    }
-    if !is_used {
-        bail!("no resource is its target");
-    }
-    Ok(())
-}
-
 impl Object {
-    /// The file the object was written in.
+    /// The file the object was written in, or the folder of the kustomization
+    /// that it was rendered from.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
@@ -286,7 +227,6 @@ fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -320,18 +260,6 @@ data:
     two
 ";
 
-    const PATCH: &str = "
-- op: add
-  path: /metadata/annotations
-  value: {a: \"true\"}
-";
-
-    const RESOURCES: &str = "kind: Kustomization\nresources: [pod.yaml]\n";
-
-    fn kustomization(target: &str) -> String {
-        format!("{RESOURCES}patches: [{{path: patch.yaml, target: {target}}}]\n")
-    }
-
     #[test]
     fn a_container_finds_variables_and_files() {
         let folder = folder(&[("pod.yaml", POD)]);
@@ -351,89 +279,5 @@ data:
         let folder = folder(&[("pod.yaml", text)]);
         let objects = read(&folder.path().join("pod.yaml")).unwrap();
         assert!(objects[0].containers()[0].surroundings(&objects).is_err());
-    }
-
-    #[test]
-    fn a_kustomization_is_rendered() {
-        let folder = folder(&[
-            ("kustomization.yaml", &kustomization("{kind: Pod, name: p}")),
-            ("pod.yaml", POD),
-            ("patch.yaml", PATCH),
-        ]);
-        let objects = render(folder.path()).unwrap();
-        assert_eq!(objects.len(), 2);
-        assert_eq!(
-            objects[0].at("/metadata/annotations"),
-            Some(&json!({"a": "true"}))
-        );
-        assert_eq!(objects[1].at("/metadata/annotations"), None);
-    }
-
-    #[test]
-    fn a_component_patches_what_includes_it() {
-        let folder = folder(&[
-            (
-                "kustomization.yaml",
-                &format!("components: [component]\n{RESOURCES}"),
-            ),
-            ("pod.yaml", POD),
-        ]);
-        let component = folder.path().join("component");
-        std::fs::create_dir(&component).unwrap();
-        for (name, text) in [
-            (
-                "kustomization.yaml",
-                "kind: Component\nresources: [other.yaml]\npatches: [{path: patch.yaml, target: {kind: Pod}}]\n",
-            ),
-            ("other.yaml", "kind: Pod\nmetadata: {name: other}\n"),
-            ("patch.yaml", PATCH),
-        ] {
-            std::fs::write(component.join(name), text).unwrap();
-        }
-        let objects = render(folder.path()).unwrap();
-        let patched: Vec<_> = objects
-            .iter()
-            .filter(|object| object.at("/metadata/annotations").is_some())
-            .map(Object::name)
-            .collect();
-        assert_eq!(patched, ["p", "other"]);
-        assert!(render(&component).is_err(), "a component alone is nothing");
-    }
-
-    #[test]
-    fn what_cannot_be_rendered_is_an_error() {
-        for files in [
-            vec![(
-                "kustomization.yaml",
-                "kind: Kustomization\nresources: [absent.yaml]",
-            )],
-            vec![(
-                "kustomization.yaml",
-                "kind: Kustomization\ncomponents: [absent]",
-            )],
-            vec![(
-                "kustomization.yaml",
-                "kind: Kustomization\nconfigMapGenerator: []",
-            )],
-            vec![("kustomization.yaml", "resources: []")],
-            vec![
-                (
-                    "kustomization.yaml",
-                    kustomization("{kind: Pod, name: q}").as_str(),
-                ),
-                ("pod.yaml", POD),
-                ("patch.yaml", PATCH),
-            ],
-            vec![
-                ("kustomization.yaml", kustomization("{kind: Pod}").as_str()),
-                ("pod.yaml", POD),
-                (
-                    "patch.yaml",
-                    "- {op: replace, path: /spec/absent, value: 1}",
-                ),
-            ],
-        ] {
-            assert!(render(folder(&files).path()).is_err(), "{files:?}");
-        }
     }
 }

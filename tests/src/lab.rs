@@ -179,7 +179,7 @@ impl LabBuilder {
         let dns = parts.add_pod("dns", Node::Two, false)?;
         let resolver = Resolver::start(&dns)?;
         let ports = [(Protocol::Udp, 53), (Protocol::Tcp, 53)];
-        parts.add_service(DNS_SERVICE, &dns, &ports)?;
+        parts.add_service(DNS_SERVICE, dns.addresses(), &ports)?;
         let lab = Lab {
             resolver,
             dns,
@@ -367,11 +367,21 @@ impl Lab {
     /// # Errors
     /// When a node's kernel refuses the NAT.
     pub fn add_service(&mut self, backend: &Host, ports: &[(Protocol, u16)]) -> Result<Service> {
-        let number = u8::try_from(self.parts.services.len())
-            .ok()
-            .and_then(|count| FIRST_SERVICE.checked_add(count))
-            .ok_or_else(|| LabError::new("adding a service", "too many"))?;
-        self.parts.add_service(number, backend, ports)
+        let number = self.parts.free_service()?;
+        self.parts.add_service(number, backend.addresses(), ports)
+    }
+
+    /// As [`Lab::add_service`], for a pod that is not of the lab's making.
+    ///
+    /// # Errors
+    /// When a node's kernel refuses the NAT.
+    pub fn add_service_to(
+        &mut self,
+        backend: IpAddr,
+        ports: &[(Protocol, u16)],
+    ) -> Result<Service> {
+        let number = self.parts.free_service()?;
+        self.parts.add_service(number, &[backend], ports)
     }
 
     /// Makes the cluster IP of `KUBERNETES_SERVICE_HOST` answer.
@@ -380,7 +390,7 @@ impl Lab {
     /// When a node's kernel refuses the NAT.
     pub fn add_api_server(&mut self, backend: &Host, port: u16) -> Result<Service> {
         self.parts
-            .add_service(API_SERVICE, backend, &[(Protocol::Tcp, port)])
+            .add_service(API_SERVICE, backend.addresses(), &[(Protocol::Tcp, port)])
     }
 
     /// Gives a pod a macvlan on its node's `eth0`, down and without address.
@@ -452,10 +462,17 @@ impl Parts {
         Ok(Pod { host, node })
     }
 
+    fn free_service(&self) -> Result<u8> {
+        u8::try_from(self.services.len())
+            .ok()
+            .and_then(|count| FIRST_SERVICE.checked_add(count))
+            .ok_or_else(|| LabError::new("adding a service", "too many"))
+    }
+
     fn add_service(
         &mut self,
         number: u8,
-        backend: &Host,
+        backends: &[IpAddr],
         ports: &[(Protocol, u16)],
     ) -> Result<Service> {
         let cni = self.settings.cni;
@@ -465,7 +482,7 @@ impl Parts {
                 .iter()
                 .map(|family| host(cni.services(*family), number))
                 .collect(),
-            backends: backend.addresses().to_vec(),
+            backends: backends.to_vec(),
             ports: ports.to_vec(),
         };
         self.services.push(service.clone());

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `unit` | objects that are applied together, and the pods among them |
 //! | `given` | what a container's program makes of what it is given |
-//! | `kinds`, `configuration`, `privilege`, `pods`, `services`, `platforms`, `images` | what must hold |
+//! | `kinds`, `schemas`, `configuration`, `privilege`, `pods`, `services`, `policies`, `platforms`, `monitoring`, `images` | what must hold |
 
 #![expect(
     clippy::unwrap_used,
@@ -18,8 +18,11 @@ mod configuration;
 mod given;
 mod images;
 mod kinds;
+mod monitoring;
 mod platforms;
 mod pods;
+mod policies;
 mod privilege;
+mod schemas;
 mod services;
 mod unit;
