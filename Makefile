@@ -67,8 +67,8 @@ reproducible: ## build the images once more, elsewhere, and compare every byte
 	images/reproduce
 
 .PHONY: bench
-bench: ## run the benchmarks
-	cargo bench --locked --package egress-benches --bench scale -- $(BENCH)
+bench: ## measure side by side with peers: make bench BENCH='proxies --only forward --peers squid'
+	cargo bench --locked --package egress-benches --bench side_by_side -- $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZ_SECONDS (needs a nightly compiler and cargo-fuzz)

@@ -7,7 +7,6 @@ use crate::connect::{Connect, Connects, Position};
 use crate::cost::Costs;
 use crate::machine::Machine;
 use crate::peer::{Kind, Peer};
-use crate::rest::Rest;
 use crate::samples::Samples;
 use crate::settings::Settings;
 use crate::table::{Table, digits, size, time};
@@ -60,7 +59,6 @@ impl Report {
                 figures.reload_section(settings),
                 figures.connect_section(settings),
                 figures.own_work_section(settings),
-                figures.rest_section(settings),
             ],
             failures: figures.failures(),
         }
@@ -98,7 +96,6 @@ pub(crate) struct Figures {
     pub(crate) own_work: Vec<OwnWork>,
     pub(crate) apply: Vec<Apply>,
     pub(crate) connect: Vec<Connect>,
-    pub(crate) rest: Vec<Rest>,
 }
 
 impl Figures {
@@ -260,29 +257,6 @@ impl Figures {
         }
     }
 
-    fn rest_section(&self, settings: &Settings) -> Section {
-        let mut table = Table::new(1, &["program", "median", "min", "max", "resident set"]);
-        for rest in &self.rest {
-            table.row([
-                rest.program.to_owned(),
-                time(rest.first_answer.median()),
-                time(rest.first_answer.min()),
-                time(rest.first_answer.max()),
-                size(rest.resident.median()),
-            ]);
-        }
-        Section {
-            title: "The proxies from start to first answer, and at rest".to_owned(),
-            text: format!(
-                "From fork to the first byte of the first answer, and resident memory after it; \
-                 medians of {} starts. The HTTP proxy answers by itself, the DNS proxy passes on \
-                 what a server outside says.",
-                settings.starts
-            ),
-            table,
-        }
-    }
-
     fn goals_section(&self) -> Section {
         let mut table = Table::new(1, &["goal", "measured", "met"]);
         for goal in self.goals() {
@@ -322,23 +296,7 @@ impl Figures {
             )
         };
         let seconds = |samples: Option<&Samples>| samples.map(Samples::median);
-        let of_proxies = self.rest.iter().flat_map(|rest| {
-            [
-                Goal::new(
-                    format!("{}: start to first answer", rest.program),
-                    time,
-                    0.030,
-                    Some(rest.first_answer.median()),
-                ),
-                Goal::new(
-                    format!("{}: memory at rest", rest.program),
-                    size,
-                    8e6,
-                    Some(rest.resident.median()),
-                ),
-            ]
-        });
-        let of_router = [
+        vec![
             Goal::new(
                 format!("{DRIVER}: time of linear nft -f"),
                 times,
@@ -387,8 +345,7 @@ impl Figures {
                 40e6,
                 memory(ListName::Mappings(GOAL_SIZE)),
             ),
-        ];
-        of_router.into_iter().chain(of_proxies).collect()
+        ]
     }
 
     fn program(&self, list: ListName) -> Option<&OwnWork> {

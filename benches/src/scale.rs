@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::peer::{Kind, Peer};
 use crate::report::{Figures, Report};
 use crate::settings::Settings;
-use crate::{apply, connect, rest};
+use crate::{apply, connect};
 
 /// Measures all of it. `progress` hears what is being done.
 ///
@@ -24,14 +24,11 @@ pub fn run(settings: &Settings, progress: impl Fn(&str)) -> Result<Report> {
     let apply = apply::measure(&bed, &peers, &settings.sizes, settings.apply_rounds)?;
     progress("opening connections");
     let connect = connect::measure(&mut bed, &peers, settings)?;
-    progress("starting the proxies");
-    let rest = rest::measure(settings.starts)?;
     let figures = Figures {
         absent,
         own_work,
         apply,
         connect,
-        rest,
     };
     Ok(Report::new(settings, &machine, &peers, &figures))
 }

@@ -11,8 +11,6 @@ pub struct Settings {
     pub connect_rounds: usize,
     /// Connections of one turn to one mapping.
     pub connects: usize,
-    /// How often each proxy is started.
-    pub starts: usize,
 }
 
 impl Settings {
@@ -24,7 +22,6 @@ impl Settings {
             apply_rounds: 5,
             connect_rounds: 9,
             connects: 250,
-            starts: 21,
         }
     }
 
@@ -36,7 +33,6 @@ impl Settings {
             apply_rounds: 2,
             connect_rounds: 2,
             connects: 20,
-            starts: 2,
         }
     }
 }
