@@ -21,6 +21,11 @@ pub(crate) const CHECK_PORT: u16 = 8001;
 /// Where every subject listens.
 pub(crate) const PROXY_PORT: u16 = 3128;
 
+/// Where the subjects' folders are. A program that watches its list for
+/// changes watches the folders above it as well, which takes longer the more
+/// they hold: /tmp may hold anything, while a container has next to nothing.
+const FOLDERS: &str = "/mnt";
+
 /// Twice the idle tunnels, and some.
 const OPEN_FILES: u64 = 20_000;
 
@@ -64,6 +69,10 @@ impl Ground {
             fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
             covers.push(Cover::mount(&file, target)?);
         }
+        let folders = folder.path().join("subjects");
+        fs::create_dir(&folders).context("making a folder for the subjects")?;
+        open_to_all(&folders)?;
+        covers.push(Cover::mount(&folders, FOLDERS)?);
         // squid keeps tables there that outlive it when it is killed.
         let shared = folder.path().join("shm");
         fs::create_dir(&shared).context("making a folder for shared memory")?;
@@ -112,8 +121,9 @@ impl Ground {
 
     /// An empty folder for one start of one subject; it is gone with the
     /// value.
+    #[expect(clippy::unused_self, reason = "FOLDERS is mounted while this lives")]
     pub(crate) fn new_folder(&self) -> Result<TempDir> {
-        let folder = tempfile::tempdir_in(self.folder.path()).context("making a folder")?;
+        let folder = tempfile::tempdir_in(FOLDERS).context("making a folder")?;
         open_to_all(folder.path())?;
         Ok(folder)
     }

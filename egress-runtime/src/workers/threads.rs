@@ -5,10 +5,15 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::interval;
+
+/// Shorter than the time-outs of connections, and long enough to cost nothing.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The running workers.
 #[derive(Debug)]
@@ -110,7 +115,13 @@ impl Workers {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         self.handles.push(runtime.handle().clone());
         let run = move || {
-            let work = AssertUnwindSafe(|| runtime.block_on(async { make(worker).await }));
+            let work = AssertUnwindSafe(|| {
+                runtime.block_on(async {
+                    let ticking = tokio::spawn(tick());
+                    make(worker).await;
+                    ticking.abort();
+                });
+            });
             let result = catch_unwind(work).map_err(|panic| WorkerError::Panic {
                 worker,
                 message: message(panic.as_ref()),
@@ -125,6 +136,16 @@ impl Workers {
             .spawn(run)?;
         self.threads.push(thread);
         Ok(())
+    }
+}
+
+/// A timer that is earlier than nearly all others. Tokio writes to its driver's
+/// eventfd for each that is to go off before those it knew of when it last
+/// waited: without this, a system call and an event for every connection.
+async fn tick() {
+    let mut ticks = interval(TICK);
+    loop {
+        ticks.tick().await;
     }
 }
 
