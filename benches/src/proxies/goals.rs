@@ -55,7 +55,7 @@ pub(crate) fn outcomes(figures: &Figures) -> Vec<Outcome> {
 }
 
 /// Rows of the goals for the HTTP proxy: what, scenario, metric, against
-/// squid, against the best packaged peer, of the relay; 0 is no goal.
+/// squid, against the best packaged peer, of the relay.
 const HTTP: [(&str, &str, Metric, [f64; 3]); 8] = [
     (
         "forward GET kept alive, 32 connections",

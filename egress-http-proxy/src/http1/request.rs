@@ -413,6 +413,7 @@ fn is_http2(protocol: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::MAX_FIELDS;
     use super::*;
 
     fn parse(head: &str) -> Result<Request<'_>, BadRequest> {
@@ -528,7 +529,7 @@ mod tests {
             error("TRACE http://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
             BadRequest::Trace
         );
-        let many = "a: b\r\n".repeat(super::super::fields::MAX_FIELDS);
+        let many = "a: b\r\n".repeat(MAX_FIELDS);
         assert_eq!(
             error(&format!("GET http://a/ HTTP/1.1\r\nHost: a\r\n{many}\r\n")),
             BadRequest::TooManyFields

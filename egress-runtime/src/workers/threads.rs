@@ -117,9 +117,8 @@ impl Workers {
         let run = move || {
             let work = AssertUnwindSafe(|| {
                 runtime.block_on(async {
-                    let ticking = tokio::spawn(tick());
+                    tokio::spawn(tick());
                     make(worker).await;
-                    ticking.abort();
                 });
             });
             let result = catch_unwind(work).map_err(|panic| WorkerError::Panic {

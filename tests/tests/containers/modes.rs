@@ -41,11 +41,16 @@ pub(crate) fn redirects(
     let get = |port| client.get(&format!("http://{name}:{port}/"));
     expect(&get(80)?, source, "203.0.113.25:80")?;
     expect(&get(8080)?, source, "203.0.113.26:80")?;
-    let instead = format!("api.example.net:443:{name}:8443");
-    let secret = client.curl(&["--connect-to", &instead, "https://api.example.net/"])?;
-    expect(&secret, source, "203.0.113.26:443")?;
+    reaches_the_api(client, name, source)?;
     falls_back(router, client, source)?;
     scene.saw_only(source)
+}
+
+/// Port 8443 leads to the host whose certificate the client checks.
+fn reaches_the_api(client: &Client<'_>, name: &str, source: IpAddr) -> TestResult {
+    let instead = format!("api.example.net:443:{name}:8443");
+    let secret = client.curl(&["--connect-to", &instead, "https://api.example.net/"])?;
+    expect(&secret, source, "203.0.113.26:443")
 }
 
 /// A port that no Service names.
@@ -94,9 +99,7 @@ pub(crate) fn proxies_names(
     let get = |port| client.get(&format!("http://{name}:{port}/"));
     expect(&get(80)?, source, "203.0.113.25:80")?;
     expect(&get(5432)?, source, "203.0.113.26:5432")?;
-    let instead = format!("api.example.net:443:{name}:8443");
-    let secret = client.curl(&["--connect-to", &instead, "https://api.example.net/"])?;
-    expect(&secret, source, "203.0.113.26:443")?;
+    reaches_the_api(client, name, source)?;
     let lab = scene.lab();
     let _log = lab.outside(2).serve(&[(Protocol::Udp, 514)])?;
     let service = router.services.first().ok_or("no Service")?;
