@@ -91,6 +91,18 @@ struct Generator {
     pace: Option<Pace>,
     next_target: usize,
     input: bool,
+    vigil: Vigil,
+}
+
+/// What the loop does while nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vigil {
+    /// It sleeps until an event.
+    Sleeps,
+    /// It looks again at once. Whoever sends to a core that sleeps pays for its
+    /// waking, several microseconds of a virtual machine: without this a proxy
+    /// would be charged for how often the generator happens to be idle.
+    Watches,
 }
 
 impl Generator {
@@ -130,6 +142,7 @@ impl Generator {
             pace: None,
             next_target: 0,
             input: false,
+            vigil: if rests { Vigil::Sleeps } else { Vigil::Watches },
         })
     }
 
@@ -231,7 +244,10 @@ impl Generator {
             let error = self.around.tally.first_error().unwrap_or_default();
             bail!("{HOPELESS} operations failed in a row, the first: {error}");
         }
-        let timeout = self.wake_up(end).saturating_duration_since(Instant::now());
+        let timeout = match self.vigil {
+            Vigil::Watches => Duration::ZERO,
+            Vigil::Sleeps => self.wake_up(end).saturating_duration_since(Instant::now()),
+        };
         let told = self.around.poller.wait(Some(timeout))?;
         for ready in 0..told {
             if let Some(ready) = self.around.poller.ready(ready) {
