@@ -43,4 +43,6 @@ pub mod signals;
 pub mod watch;
 pub mod workers;
 
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod memory;
 mod tcp_options;
