@@ -15,7 +15,7 @@ use egress_config::{Diagnostics, List};
 use egress_dns_proxy::mapping::Mappings;
 use egress_http_proxy::acl::{AbsoluteForm, ClientHello, Rules, Target};
 use egress_http_proxy::http1::{
-    BodyLength, Chunked, HeadScanner, LineEnds, Method, Outgoing, Request, RequestRewrite,
+    BodyLength, Chunked, Fields, HeadScanner, LineEnds, Method, Outgoing, Request, RequestRewrite,
     Response, ResponseRewrite, Version, Via, write_chunk, write_last_chunk, write_request,
     write_response,
 };
@@ -127,7 +127,8 @@ fn request_heads(bencher: Bencher<'_, '_>, length: usize) {
     bencher.counter(BytesCount::of_slice(head)).bench(|| {
         let head = black_box(head);
         scan(head, LineEnds::Strict);
-        let request = Request::parse(head).expect("it is a request");
+        let mut room = Fields::new();
+        let request = Request::parse(head, &mut room).expect("it is a request");
         (request.body(), request.persists())
     });
 }
@@ -135,7 +136,8 @@ fn request_heads(bencher: Bencher<'_, '_>, length: usize) {
 #[divan::bench(args = [SMALL_REQUEST, LARGE_REQUEST].map(<[u8]>::len))]
 fn request_heads_written_anew(bencher: Bencher<'_, '_>, length: usize) {
     let head = of_length(length);
-    let request = Request::parse(head).expect("it is a request");
+    let mut room = Fields::new();
+    let request = Request::parse(head, &mut room).expect("it is a request");
     let uri = AbsoluteForm::parse(request.target()).expect("it is absolute");
     let via = Via::new(7);
     let mut out = Vec::with_capacity(4_096);
@@ -163,14 +165,18 @@ fn response_heads(bencher: Bencher<'_, '_>) {
     bencher.counter(BytesCount::of_slice(RESPONSE)).bench(|| {
         let head = black_box(RESPONSE);
         scan(head, LineEnds::Lenient);
-        let response = Response::parse(head, Method::Idempotent).expect("it is a response");
+        let mut room = Fields::new();
+        let response =
+            Response::parse(head, Method::Idempotent, &mut room).expect("it is a response");
         (response.status(), response.body(), response.persists())
     });
 }
 
 #[divan::bench]
 fn response_heads_written_anew(bencher: Bencher<'_, '_>) {
-    let response = Response::parse(RESPONSE, Method::Idempotent).expect("it is a response");
+    let mut room = Fields::new();
+    let response =
+        Response::parse(RESPONSE, Method::Idempotent, &mut room).expect("it is a response");
     let via = Via::new(7);
     let mut out = Vec::with_capacity(4_096);
     bencher

@@ -1,11 +1,13 @@
 //! A client's connection: one request after the other.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use egress_runtime::drain::Registered;
+use egress_runtime::relay::IdleTimer;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -13,7 +15,7 @@ use crate::acl::{AbsoluteForm, Target};
 use crate::buffer::{Buffer, scratch};
 use crate::exchange::{Broken, Exchanged, Origin, Outbound, Progress, Upstream, exchange};
 use crate::http1::{
-    BadRequest, Form, HeadScanner, LineEnds, Method, Request, RequestLine, RequestRewrite,
+    BadRequest, Fields, Form, HeadScanner, LineEnds, Method, Request, RequestLine, RequestRewrite,
     is_token, write_request,
 };
 use crate::metrics::Kind;
@@ -35,6 +37,18 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     /// Until a tunnel takes them over.
     pub(crate) counted: Option<Counted>,
+    idle: Option<IdleTimer>,
+}
+
+impl Client {
+    pub(crate) fn new(stream: Stream, address: SocketAddr, counted: Counted) -> Self {
+        Self {
+            stream,
+            address,
+            counted: Some(counted),
+            idle: None,
+        }
+    }
 }
 
 /// What came of waiting for a request.
@@ -76,7 +90,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, mut client: Client, registered: R
     let mut inbound = Buffer::default();
     let mut is_first = true;
     loop {
-        let next = match arrive(&worker, &mut client.stream, &mut inbound, is_first).await {
+        let next = match arrive(&worker, &mut client, &mut inbound, is_first).await {
             Ok(Arrived::Head(length)) => {
                 one_request(&worker, &mut client, &mut inbound, length).await
             }
@@ -106,25 +120,30 @@ pub(crate) async fn serve(worker: Arc<Worker>, mut client: Client, registered: R
 /// Waits for the next head.
 async fn arrive(
     worker: &Worker,
-    stream: &mut Stream,
+    client: &mut Client,
     inbound: &mut Buffer,
     is_first: bool,
 ) -> Result<Arrived, Refusal> {
     let shared = &worker.shared;
     let settings = &shared.settings;
+    let Client { stream, idle, .. } = client;
     if !is_first && inbound.is_empty() {
         inbound.release();
+        let idle = idle_timer(idle, settings.idle);
+        idle.touch();
         tokio::select! {
             biased;
-            arrived = timeout(settings.idle, inbound.fill(stream)) => {
-                if !matches!(arrived, Ok(Ok(1..))) {
+            arrived = inbound.fill(stream) => {
+                if !matches!(arrived, Ok(1..)) {
                     return Ok(Arrived::End);
                 }
             }
+            () = poll_fn(|cx| idle.poll_expired(cx)) => return Ok(Arrived::End),
             () = shared.drain.draining() => return Ok(Arrived::End),
         }
     }
-    let deadline = Instant::now() + settings.header_time;
+    // As a rule a head arrives at once, and nobody looks at the clock.
+    let mut deadline = None;
     let mut scanner = HeadScanner::new(LineEnds::Strict);
     let mut line_is_good = false;
     loop {
@@ -153,6 +172,7 @@ async fn arrive(
         if inbound.data().len() > settings.header_bytes {
             return Err(BadRequest::TooLarge.into());
         }
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + settings.header_time);
         match timeout_at(deadline, inbound.fill(stream)).await {
             Ok(Ok(0)) if begun => return Err(BadRequest::RequestLine.into()),
             Ok(Ok(1..)) => {}
@@ -161,6 +181,12 @@ async fn arrive(
             Err(_) => return Err(Refusal::HeaderTime),
         }
     }
+}
+
+/// The connection's only timer for silence, made when one is needed: most
+/// clients of a proxy ask for a tunnel, which has its own.
+fn idle_timer(idle: &mut Option<IdleTimer>, time: Duration) -> &mut IdleTimer {
+    idle.get_or_insert_with(|| IdleTimer::new(time))
 }
 
 /// Serves the request whose head are the first `length` bytes of `inbound`.
@@ -212,7 +238,8 @@ fn ask(
     record: &mut Record,
 ) -> Result<Asked, Refusal> {
     let shared = &worker.shared;
-    let request = Request::parse(head)?;
+    let mut room = Fields::new();
+    let request = Request::parse(head, &mut room)?;
     let persists = request.persists();
     match request.form() {
         Form::Tunnel => {
@@ -237,14 +264,13 @@ fn ask(
                 });
             }
             let mut out = scratch();
-            let mut with_slash = scratch();
+            let with_slash;
             let origin_form = match (path.first(), request.method()) {
                 (Some(b'/'), _) => path,
                 // RFC 9112 section 3.2.4.
                 (None, Method::Options) => b"*",
                 (_, _) => {
-                    with_slash.push(b'/');
-                    with_slash.extend_from_slice(path);
+                    with_slash = [b"/", path].concat();
                     &with_slash
                 }
             };
@@ -415,6 +441,7 @@ async fn send(
     record: &mut Record,
 ) -> Result<(Exchanged, Upstream), Broken> {
     let candidates = route(worker, &flow.target, record).await?;
+    let idle = idle_timer(&mut client.idle, worker.shared.settings.idle);
     let waiting = worker
         .pool
         .take(&candidates, outbound.may_repeat(), Instant::now());
@@ -437,6 +464,7 @@ async fn send(
             inbound,
             &mut upstream.stream,
             response,
+            idle,
             &flow.transferred,
             progress,
         )

@@ -4,20 +4,20 @@
 //! read the whole request, and a client may wait for an interim response
 //! before it sends the body.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::task::Poll;
 
-use egress_runtime::relay::{ByteCount, TransferError, Transferred, transfer};
+use egress_runtime::relay::{ByteCount, IdleTimer, TransferError, Transferred, transfer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, tcp};
-use tokio::time::{Instant, sleep};
 
 use crate::buffer::{Buffer, Scratch, scratch};
 use crate::http1::{
-    BadRequest, BadResponse, BodyLength, Chunked, HeadScanner, LineEnds, Method, Outgoing,
+    BadRequest, BadResponse, BodyLength, Chunked, Fields, HeadScanner, LineEnds, Method, Outgoing,
     Response, ResponseRewrite, Version, write_chunk, write_last_chunk, write_response,
 };
 use crate::refusal::Refusal;
@@ -26,8 +26,6 @@ use crate::stream::{End, Reader, Stream, Writer};
 
 /// From this size on a body is moved without passing through our memory.
 const SPLICE_BYTES: u64 = 64 * 1024;
-/// How often silence is looked for in the idle time.
-const IDLE_CHECKS: u32 = 4;
 
 /// A request that is ready to be sent on.
 pub(crate) struct Outbound {
@@ -108,7 +106,7 @@ enum SendError {
 
 /// Sends `request` to `upstream` and its response to `client`. `inbound` holds
 /// what was read from the client behind the head, `response` what is read from
-/// the upstream.
+/// the upstream, and `idle` says when nothing has moved for too long.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a part that its owner goes on using"
@@ -120,6 +118,7 @@ pub(crate) async fn exchange(
     inbound: &mut Buffer,
     upstream: &mut TcpStream,
     response: &mut Buffer,
+    idle: &mut IdleTimer,
     transferred: &Transferred,
     progress: &mut Progress,
 ) -> Result<Exchanged, Broken> {
@@ -140,7 +139,7 @@ pub(crate) async fn exchange(
             &transferred.down,
             progress,
         ));
-        return while_moving(shared.settings.idle, transferred, receiving).await;
+        return while_moving(idle, transferred, receiving).await;
     }
     let both = send_and_receive(
         shared,
@@ -153,7 +152,7 @@ pub(crate) async fn exchange(
         progress,
     );
     // Boxed, so that a connection has no room for it between two requests.
-    while_moving(shared.settings.idle, transferred, Box::pin(both).as_mut()).await
+    while_moving(idle, transferred, Box::pin(both).as_mut()).await
 }
 
 /// The exchange of a request with a body.
@@ -215,34 +214,26 @@ async fn send_and_receive(
     }
 }
 
-/// Runs `work` as long as bytes move: an end comes between one and one and a
-/// quarter `idle` after the last byte.
+/// Runs `work` as long as bytes move.
 async fn while_moving<T>(
-    idle: Duration,
+    idle: &mut IdleTimer,
     transferred: &Transferred,
     mut work: Pin<&mut impl Future<Output = Result<T, Broken>>>,
 ) -> Result<T, Broken> {
-    let moved = || transferred.total();
-    let period = idle / IDLE_CHECKS;
-    let mut timer = pin!(sleep(period));
-    let (mut seen, mut silent) = (moved(), 0);
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut work => return result,
-            () = &mut timer => {
-                if seen == moved() {
-                    silent += 1;
-                    if silent > IDLE_CHECKS {
-                        return Err(Refusal::Idle.into());
-                    }
-                } else {
-                    (seen, silent) = (moved(), 0);
-                }
-                timer.as_mut().reset(Instant::now() + period);
-            }
+    idle.touch();
+    let mut seen = transferred.total();
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = work.as_mut().poll(cx) {
+            return Poll::Ready(result);
         }
-    }
+        let moved = transferred.total();
+        if seen != moved {
+            seen = moved;
+            idle.touch();
+        }
+        idle.poll_expired(cx).map(|()| Err(Refusal::Idle.into()))
+    })
+    .await
 }
 
 /// Sends the head and the body of a request that has one.
@@ -425,7 +416,8 @@ fn rewrite(
     head: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Plan, Refusal> {
-    let response = Response::parse(head, request.method)?;
+    let mut room = Fields::new();
+    let response = Response::parse(head, request.method, &mut room)?;
     let switched = response.status() == 101;
     if switched && !request.upgrades {
         return Err(BadResponse::Upgrade.into());

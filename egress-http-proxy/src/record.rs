@@ -141,7 +141,7 @@ impl Record {
         self.outcome = Outcome::Failed(Box::new(Failed { side, text }));
     }
 
-    fn write(&self, entry: &mut Entry<'_>, duration: Duration, up: u64, down: u64) {
+    fn write(&self, entry: &mut Entry<'_>, up: u64, down: u64) {
         entry
             .display("client", self.client)
             .str("method", &self.method);
@@ -165,7 +165,7 @@ impl Record {
             .number("status", self.status.into())
             .number("bytes_up", up)
             .number("bytes_down", down)
-            .duration_ms("duration_ms", duration);
+            .duration_ms("duration_ms", self.began.elapsed());
         if let Some(dns) = self.dns {
             entry.duration_ms("dns_ms", dns);
         }
@@ -186,7 +186,6 @@ impl Drop for Record {
         let (up, down) = self.flow.as_ref().map_or((0, 0), |flow| {
             (flow.transferred.up.get(), flow.transferred.down.get())
         });
-        let duration = self.began.elapsed();
         let worker = &self.worker;
         worker
             .shared
@@ -198,7 +197,7 @@ impl Drop for Record {
         };
         worker
             .access_log
-            .line(message, |entry| self.write(entry, duration, up, down));
+            .line(message, |entry| self.write(entry, up, down));
     }
 }
 

@@ -36,11 +36,6 @@ pub(crate) async fn route(
             Err(Refusal::Denied(decision))
         }
     };
-    if let Judgement::Decided(decision) = policy.judge(target)
-        && !decision.passes()
-    {
-        return decide(decision, record).map(|()| Candidates::new());
-    }
     let port = target.port();
     let name = match target.host() {
         Host::Address(address) => {
@@ -50,6 +45,11 @@ pub(crate) async fn route(
         }
         Host::Name(name) => name,
     };
+    if let Judgement::Decided(decision) = policy.judge(target)
+        && !decision.passes()
+    {
+        return decide(decision, record).map(|()| Candidates::new());
+    }
     let resolved = match worker.shared.resolver.cached(name) {
         Some(addresses) => Ok(addresses),
         None => {

@@ -84,11 +84,7 @@ async fn plain(worker: &Arc<Worker>, acceptor: Option<Acceptor>, told: &Arc<Sema
         let (stream, counted) = counted;
         let for_task = Arc::clone(worker);
         worker.connections.spawn(Live::Requests, move |registered| {
-            let client = Client {
-                stream: Stream::Tcp(stream),
-                address: peer,
-                counted: Some(counted),
-            };
+            let client = Client::new(Stream::Tcp(stream), peer, counted);
             serve(for_task, client, registered)
         });
     }
@@ -129,11 +125,7 @@ async fn tls(
                 drop(registered);
                 return;
             }
-            let client = Client {
-                stream: Stream::Tls(stream),
-                address: peer,
-                counted: Some(counted),
-            };
+            let client = Client::new(Stream::Tls(stream), peer, counted);
             Box::pin(serve(worker, client, registered)).await;
         });
     }

@@ -3,8 +3,8 @@
 use egress_config::{Diagnostics, List};
 use egress_http_proxy::acl::{AbsoluteForm, Policy, Rules, Target};
 use egress_http_proxy::http1::{
-    BodyLength, Chunked, Form, HeadScanner, LineEnds, Method, Outgoing, Request, RequestRewrite,
-    Response, ResponseRewrite, Version, Via, write_request, write_response,
+    BodyLength, Chunked, Fields, Form, HeadScanner, LineEnds, Method, Outgoing, Request,
+    RequestRewrite, Response, ResponseRewrite, Version, Via, write_request, write_response,
 };
 
 /// Request heads, against the decision path: what is accepted is judged
@@ -16,7 +16,8 @@ pub fn request_heads(data: &[u8]) {
         return;
     };
     let head = data.get(..length).unwrap_or_default();
-    let Ok(request) = Request::parse(head) else {
+    let mut room = Fields::new();
+    let Ok(request) = Request::parse(head, &mut room) else {
         return;
     };
     let via = Via::new(7);
@@ -85,7 +86,7 @@ pub fn request_heads(data: &[u8]) {
         BodyLength::UntilClose => panic!("no request is as long as its connection"),
     }
     // Sent on once more, it is known as ours.
-    if let Ok(again) = Request::parse(&out) {
+    if let Ok(again) = Request::parse(&out, &mut Fields::new()) {
         assert!(via.is_in(&again));
         assert_eq!(again.body(), request.body());
     }
@@ -107,7 +108,8 @@ pub fn response_heads(data: &[u8]) {
     };
     let head = data.get(..length).unwrap_or_default();
     for method in [Method::Idempotent, Method::Head] {
-        let Ok(response) = Response::parse(head, method) else {
+        let mut room = Fields::new();
+        let Ok(response) = Response::parse(head, method, &mut room) else {
             continue;
         };
         if response.is_interim() || response.status() == 101 {
@@ -123,7 +125,7 @@ pub fn response_heads(data: &[u8]) {
         write_response(&response, &rewrite, &mut out);
         let mut scanner = HeadScanner::new(LineEnds::Strict);
         assert_eq!(scanner.scan(&out), Ok(Some(out.len())), "one head, whole");
-        if let Ok(again) = Response::parse(&out, method) {
+        if let Ok(again) = Response::parse(&out, method, &mut Fields::new()) {
             assert_eq!(again.status(), response.status());
             assert_eq!(again.body(), response.body());
         }

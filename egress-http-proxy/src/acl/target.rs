@@ -1,6 +1,6 @@
 //! What a request asks for, in one canonical form.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr};
 
 use egress_config::{DomainName, DomainNameError, Port, PortError};
@@ -108,11 +108,28 @@ impl fmt::Display for Host {
 struct HostField<'a>(&'a Target);
 
 impl fmt::Display for HostField<'_> {
+    /// Every forwarded request has one, so it is put together without the
+    /// formatter's widths and precisions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.port() == HTTP_PORT {
-            self.0.host.fmt(f)
-        } else {
-            self.0.fmt(f)
+        let mut digits = itoa::Buffer::new();
+        match &self.0.host {
+            Host::Name(name) => f.write_str(name.as_str())?,
+            Host::Address(IpAddr::V4(address)) => {
+                let [first, rest @ ..] = address.octets();
+                f.write_str(digits.format(first))?;
+                for octet in rest {
+                    f.write_char('.')?;
+                    f.write_str(digits.format(octet))?;
+                }
+            }
+            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]")?,
+        }
+        match self.0.port() {
+            HTTP_PORT => Ok(()),
+            port => {
+                f.write_char(':')?;
+                f.write_str(digits.format(port))
+            }
         }
     }
 }

@@ -16,40 +16,81 @@ pub(super) struct Field<'b> {
     pub(super) value: &'b [u8],
     /// What its name means to a proxy.
     pub(super) known: Option<Known>,
+    /// Where in the head it stands exactly as it would be written anew:
+    /// `NAME: VALUE` and CR LF.
+    pub(super) line: Option<Line>,
 }
 
-/// The fields of a head in their order.
-pub(super) type Fields<'b> = SmallVec<[Field<'b>; USUAL_FIELDS]>;
+/// A part of a head, by the numbers of its first byte and the one behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Line {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
 
-/// Lets `parse` fill in a head's fields, with little room first and with room
-/// for as many as there may be when that does not do. It returns how many there
-/// are, and what else it found.
-pub(super) fn parse_fields<'b, T>(
-    mut parse: impl FnMut(&mut [Header<'b>]) -> Result<(usize, T), httparse::Error>,
-) -> Result<(Fields<'b>, T), httparse::Error> {
-    let mut few = [EMPTY_HEADER; USUAL_FIELDS];
-    match parse(&mut few) {
-        Err(httparse::Error::TooManyHeaders) => {
-            let mut many = [EMPTY_HEADER; MAX_FIELDS];
-            let (count, found) = parse(&mut many)?;
-            Ok((classify(&many, count), found))
-        }
-        parsed => {
-            let (count, found) = parsed?;
-            Ok((classify(&few, count), found))
-        }
+impl Line {
+    fn of(head: &[u8], name: &str, value: &[u8]) -> Option<Self> {
+        // Both are parts of the head; what is there is looked at all the same.
+        let start = name.as_ptr().addr().checked_sub(head.as_ptr().addr())?;
+        let end = start + name.len() + 2 + value.len() + 2;
+        let (written_name, rest) = head.get(start..end)?.split_at_checked(name.len())?;
+        let written_value = rest.strip_prefix(b": ")?.strip_suffix(b"\r\n")?;
+        let is_same = written_name.as_ptr() == name.as_ptr()
+            && (written_value.is_empty() || written_value.as_ptr() == value.as_ptr());
+        let line = Self {
+            start: u32::try_from(start).ok()?,
+            end: u32::try_from(end).ok()?,
+        };
+        is_same.then_some(line)
     }
 }
 
-fn classify<'b>(headers: &[Header<'b>], count: usize) -> Fields<'b> {
-    let headers = headers.iter().take(count);
-    headers
-        .map(|&Header { name, value }| Field {
-            name,
-            value,
-            known: known(name),
-        })
-        .collect()
+/// Room for the fields of one head, in their order. It is a kilobyte and more,
+/// so whoever reads a head lends it: what is returned is moved, and this stays.
+#[derive(Debug, Default)]
+pub struct Fields<'b>(SmallVec<[Field<'b>; USUAL_FIELDS]>);
+
+impl<'b> Fields<'b> {
+    /// Room without fields.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(SmallVec::new())
+    }
+
+    /// Lets `parse` fill in the fields of `head`, with little room first and
+    /// with room for as many as there may be when that does not do. It returns
+    /// how many there are, and what else it found.
+    pub(super) fn read<T>(
+        &mut self,
+        head: &[u8],
+        mut parse: impl FnMut(&mut [Header<'b>]) -> Result<(usize, T), httparse::Error>,
+    ) -> Result<(&[Field<'b>], T), httparse::Error> {
+        let mut few = [EMPTY_HEADER; USUAL_FIELDS];
+        match parse(&mut few) {
+            Err(httparse::Error::TooManyHeaders) => {
+                let mut many = [EMPTY_HEADER; MAX_FIELDS];
+                let (count, found) = parse(&mut many)?;
+                Ok((self.classify(head, &many, count), found))
+            }
+            parsed => {
+                let (count, found) = parsed?;
+                Ok((self.classify(head, &few, count), found))
+            }
+        }
+    }
+
+    fn classify(&mut self, head: &[u8], headers: &[Header<'b>], count: usize) -> &[Field<'b>] {
+        self.0.clear();
+        for &Header { name, value } in headers.iter().take(count) {
+            self.0.push(Field {
+                name,
+                value,
+                known: known(name),
+                line: Line::of(head, name, value),
+            });
+        }
+        &self.0
+    }
 }
 
 /// A field that a proxy treats in a way of its own.
@@ -141,6 +182,35 @@ mod tests {
         assert_eq!(known("keep-alive"), Some(Known::KeepAlive));
         assert_eq!(known("Content-Type"), None);
         assert_eq!(known(""), None);
+    }
+
+    #[test]
+    fn a_line_is_known_where_it_is_what_we_would_write() {
+        let head = b"A: b\r\nC:d\r\nE:  f\r\nG: h \r\nI: \r\nJ:\r\nK: l\n\r\n";
+        let mut fields = Fields::new();
+        let (fields, ()) = fields
+            .read(head, |room| match httparse::parse_headers(head, room)? {
+                httparse::Status::Complete((_, fields)) => Ok((fields.len(), ())),
+                httparse::Status::Partial => Err(httparse::Error::NewLine),
+            })
+            .unwrap();
+        let lines = fields.iter().map(|field| {
+            let line = field.line?;
+            head.get(line.start as usize..line.end as usize)
+        });
+        let none = None::<&[u8]>;
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            [
+                Some(&b"A: b\r\n"[..]),
+                none,
+                none,
+                none,
+                Some(b"I: \r\n"),
+                none,
+                none
+            ]
+        );
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! rest is ours, because a proxy must see what a server library hides (a
 //! `Content-Length` beside `Transfer-Encoding`, line ends) and must pass on what
 //! one cannot send (interim responses, a body by splice(2)). Nothing of a head
-//! is forwarded as it came: every line is written anew from its parsed parts.
+//! is forwarded as it came: every line is written anew from its parsed parts, or
+//! copied where it is found to be what that would give.
 
 mod chunked;
 mod connection;
@@ -29,6 +30,7 @@ mod rewrite;
 
 pub use self::chunked::{BadChunk, Chunked, Outgoing, write_chunk, write_last_chunk};
 pub use self::error::{BadRequest, BadResponse};
+pub use self::fields::Fields;
 pub use self::head::{HeadScanner, LineEnds};
 pub use self::length::BodyLength;
 pub use self::request::{Form, Method, Request, RequestLine, Version, is_token};

@@ -4,7 +4,7 @@ use std::str;
 
 use super::connection::ConnectionOptions;
 use super::error::BadRequest;
-use super::fields::{Field, Fields, Known, members, parse_fields};
+use super::fields::{Field, Fields, Known, members};
 use super::length::{BodyLength, content_length};
 
 /// The version of a message that we read.
@@ -139,9 +139,11 @@ pub fn is_token(byte: u8) -> bool {
 
 /// A request's head. All that could make two readers disagree has been
 /// refused.
-pub struct Request<'b> {
+pub struct Request<'f, 'b> {
     line: RequestLine<'b>,
-    fields: Fields<'b>,
+    /// The head without its first line.
+    section: &'b [u8],
+    fields: &'f [Field<'b>],
     facts: Facts,
 }
 
@@ -157,18 +159,18 @@ struct Facts {
     max_forwards: Option<u32>,
 }
 
-impl<'b> Request<'b> {
+impl<'f, 'b> Request<'f, 'b> {
     /// Reads a whole head, as [`HeadScanner`](super::HeadScanner) found it with
-    /// strict line ends.
+    /// strict line ends. Its fields are put in `room`.
     ///
     /// # Errors
     /// [`BadRequest`]: the first thing that is wrong with it.
-    pub fn parse(head: &'b [u8]) -> Result<Self, BadRequest> {
+    pub fn parse(head: &'b [u8], room: &'f mut Fields<'b>) -> Result<Self, BadRequest> {
         let end = memchr::memchr(b'\r', head).ok_or(BadRequest::LineEnd)?;
         let (line, rest) = head.split_at_checked(end).ok_or(BadRequest::LineEnd)?;
         let line = RequestLine::parse(line)?;
         let rest = rest.strip_prefix(b"\r\n").ok_or(BadRequest::LineEnd)?;
-        let parsed = parse_fields(|room| {
+        let parsed = room.read(rest, |room| {
             match httparse::parse_headers(rest, room)? {
                 httparse::Status::Complete((_, fields)) => Ok((fields.len(), ())),
                 // The scanner has seen the end of the head.
@@ -180,9 +182,10 @@ impl<'b> Request<'b> {
             Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::TooManyFields),
             Err(_) => return Err(BadRequest::Field),
         };
-        let facts = Facts::of(&line, &fields)?;
+        let facts = Facts::of(&line, fields)?;
         Ok(Self {
             line,
+            section: rest,
             fields,
             facts,
         })
@@ -270,8 +273,13 @@ impl<'b> Request<'b> {
         self.facts.connection.names_fields()
     }
 
-    pub(super) fn fields(&self) -> &[Field<'b>] {
-        &self.fields
+    pub(super) fn fields(&self) -> &'f [Field<'b>] {
+        self.fields
+    }
+
+    /// What the fields are parts of.
+    pub(super) fn section(&self) -> &'b [u8] {
+        self.section
     }
 }
 
@@ -416,8 +424,10 @@ mod tests {
     use super::super::fields::MAX_FIELDS;
     use super::*;
 
-    fn parse(head: &str) -> Result<Request<'_>, BadRequest> {
-        Request::parse(head.as_bytes())
+    /// Text and fields are never given back.
+    fn parse(head: &str) -> Result<Request<'static, 'static>, BadRequest> {
+        let head: &'static str = head.to_owned().leak();
+        Request::parse(head.as_bytes(), Box::leak(Box::default()))
     }
 
     fn error(head: &str) -> BadRequest {

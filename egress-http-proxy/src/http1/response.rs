@@ -2,29 +2,35 @@
 
 use super::connection::ConnectionOptions;
 use super::error::BadResponse;
-use super::fields::{Field, Fields, Known, members, parse_fields};
+use super::fields::{Field, Fields, Known, members};
 use super::length::{BodyLength, content_length};
 use super::request::{Method, Version};
 
 /// A response's head.
-pub struct Response<'b> {
+pub struct Response<'f, 'b> {
     version: Version,
     status: u16,
     reason: &'b str,
-    fields: Fields<'b>,
+    head: &'b [u8],
+    fields: &'f [Field<'b>],
     body: BodyLength,
     connection: ConnectionOptions,
     /// Its framing was ambiguous: understood, but nothing may follow.
     is_last: bool,
 }
 
-impl<'b> Response<'b> {
-    /// Reads a whole head, the answer to a request with `method`.
+impl<'f, 'b> Response<'f, 'b> {
+    /// Reads a whole head, the answer to a request with `method`. Its fields
+    /// are put in `room`.
     ///
     /// # Errors
     /// [`BadResponse`]: the first thing that is wrong with it.
-    pub fn parse(head: &'b [u8], method: Method) -> Result<Self, BadResponse> {
-        let parsed = parse_fields(|room| {
+    pub fn parse(
+        head: &'b [u8],
+        method: Method,
+        room: &'f mut Fields<'b>,
+    ) -> Result<Self, BadResponse> {
+        let parsed = room.read(head, |room| {
             let mut parsed = httparse::Response::new(room);
             match (parsed.parse(head)?, parsed.version, parsed.code) {
                 (httparse::Status::Complete(_), Some(minor), Some(status)) => {
@@ -52,6 +58,7 @@ impl<'b> Response<'b> {
             version,
             status,
             reason,
+            head,
             fields,
             body: BodyLength::UntilClose,
             connection: ConnectionOptions::default(),
@@ -65,7 +72,7 @@ impl<'b> Response<'b> {
     fn weigh(&mut self, method: Method) -> Result<(), BadResponse> {
         let mut length = None;
         let mut codings = 0;
-        for field in &self.fields {
+        for field in self.fields {
             match field.known {
                 Some(Known::ContentLength) => {
                     // A list of equal values is one value (RFC 9110 section 8.6).
@@ -135,8 +142,13 @@ impl<'b> Response<'b> {
         self.connection.names_fields()
     }
 
-    pub(super) fn fields(&self) -> &[Field<'b>] {
-        &self.fields
+    pub(super) fn fields(&self) -> &'f [Field<'b>] {
+        self.fields
+    }
+
+    /// What the fields are parts of.
+    pub(super) fn head(&self) -> &'b [u8] {
+        self.head
     }
 }
 
@@ -145,7 +157,8 @@ mod tests {
     use super::*;
 
     fn body(head: &str, method: Method) -> Result<(BodyLength, bool), BadResponse> {
-        let response = Response::parse(head.as_bytes(), method)?;
+        let mut room = Fields::new();
+        let response = Response::parse(head.as_bytes(), method, &mut room)?;
         Ok((response.body(), response.persists()))
     }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::connection::nominates;
-use super::fields::{Known, members};
+use super::fields::{Field, Known, Line, members};
 use super::length::BodyLength;
 use super::request::{Request, Version};
 use super::response::Response;
@@ -33,7 +33,7 @@ impl Via {
 
     /// Whether `request` came through us before.
     #[must_use]
-    pub fn is_in(&self, request: &Request<'_>) -> bool {
+    pub fn is_in(&self, request: &Request<'_, '_>) -> bool {
         let fields = request.fields().iter();
         let lines = fields.filter(|field| field.known == Some(Known::Via));
         lines.flat_map(|field| members(field.value)).any(|member| {
@@ -47,6 +47,48 @@ impl Via {
         match received {
             Version::Http10 => http10,
             Version::Http11 => http11,
+        }
+    }
+}
+
+/// Field lines on their way out. Those that stand in the head as they would be
+/// written, one behind the other, are copied together.
+struct Lines<'b> {
+    head: &'b [u8],
+    run: Line,
+}
+
+impl<'b> Lines<'b> {
+    fn of(head: &'b [u8]) -> Self {
+        Self {
+            head,
+            run: Line { start: 0, end: 0 },
+        }
+    }
+
+    fn write(&mut self, field: &Field<'_>, out: &mut Vec<u8>) {
+        match field.line {
+            Some(line) if line.start == self.run.end => self.run.end = line.end,
+            Some(line) => {
+                self.flush(out);
+                self.run = line;
+            }
+            None => {
+                self.flush(out);
+                out.extend_from_slice(field.name.as_bytes());
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(field.value);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        let Line { start, end } = self.run;
+        if start < end {
+            let lines = self.head.get(start as usize..end as usize);
+            out.extend_from_slice(lines.unwrap_or_default());
+            self.run.start = end;
         }
     }
 }
@@ -65,7 +107,7 @@ pub struct RequestRewrite<'r> {
 }
 
 /// Appends the head of `request` as the upstream gets it.
-pub fn write_request(request: &Request<'_>, rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
+pub fn write_request(request: &Request<'_, '_>, rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(request.method_name().as_bytes());
     out.push(b' ');
     out.extend_from_slice(rewrite.origin_form);
@@ -75,6 +117,7 @@ pub fn write_request(request: &Request<'_>, rewrite: &RequestRewrite<'_>, out: &
     out.extend_from_slice(b"\r\n");
     let upgrades = request.asks_to_upgrade();
     let mut forwarded_for = false;
+    let mut lines = Lines::of(request.section());
     for field in request.fields() {
         let own_hop = |known: Option<Known>| match known {
             None => {
@@ -106,18 +149,21 @@ pub fn write_request(request: &Request<'_>, rewrite: &RequestRewrite<'_>, out: &
         if own_hop(field.known) {
             continue;
         }
-        out.extend_from_slice(field.name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
         if field.known == Some(Known::XForwardedFor)
             && !forwarded_for
             && let Some(client) = rewrite.forwarded_for
         {
             forwarded_for = true;
-            let _ = write!(out, ", {client}");
+            lines.flush(out);
+            out.extend_from_slice(field.name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(field.value);
+            let _ = write!(out, ", {client}\r\n");
+            continue;
         }
-        out.extend_from_slice(b"\r\n");
+        lines.write(field, out);
     }
+    lines.flush(out);
     if let Some(client) = rewrite.forwarded_for
         && !forwarded_for
     {
@@ -151,7 +197,11 @@ pub struct ResponseRewrite<'r> {
 }
 
 /// Appends the head of `response` as the client gets it.
-pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, out: &mut Vec<u8>) {
+pub fn write_response(
+    response: &Response<'_, '_>,
+    rewrite: &ResponseRewrite<'_>,
+    out: &mut Vec<u8>,
+) {
     let mut digits = itoa::Buffer::new();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(digits.format(response.status()).as_bytes());
@@ -159,6 +209,7 @@ pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, ou
     out.extend_from_slice(response.reason().as_bytes());
     out.extend_from_slice(b"\r\n");
     let switches = response.status() == 101;
+    let mut lines = Lines::of(response.head());
     for field in response.fields() {
         let own_hop = match field.known {
             None => {
@@ -189,14 +240,11 @@ pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, ou
         let informs = field.known == Some(Known::ContentLength)
             && response.body().is_none()
             && !matches!(response.status(), 100..200 | 204);
-        if own_hop && !informs {
-            continue;
+        if !own_hop || informs {
+            lines.write(field, out);
         }
-        out.extend_from_slice(field.name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
     }
+    lines.flush(out);
     match rewrite.body {
         BodyLength::Exactly(length) if !response.body().is_none() => {
             out.extend_from_slice(b"Content-Length: ");
@@ -219,11 +267,13 @@ pub fn write_response(response: &Response<'_>, rewrite: &ResponseRewrite<'_>, ou
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::Fields;
     use super::super::request::Method;
     use super::*;
 
     fn sent(head: &str, forwarded_for: Option<IpAddr>) -> String {
-        let request = Request::parse(head.as_bytes()).unwrap();
+        let mut room = Fields::new();
+        let request = Request::parse(head.as_bytes(), &mut room).unwrap();
         let mut out = Vec::new();
         let rewrite = RequestRewrite {
             host: &"a.test:81",
@@ -236,7 +286,8 @@ mod tests {
     }
 
     fn answered(head: &str, method: Method, rewrite: impl Fn(&mut ResponseRewrite<'_>)) -> String {
-        let response = Response::parse(head.as_bytes(), method).unwrap();
+        let mut room = Fields::new();
+        let response = Response::parse(head.as_bytes(), method, &mut room).unwrap();
         let via = Via::new(7);
         let mut how = ResponseRewrite {
             via: &via,
@@ -262,6 +313,25 @@ mod tests {
             "POST /x?y HTTP/1.1\r\nHost: a.test:81\r\nX-End: 2\r\nContent-Length: 3\r\n\
              Via: 1.0 first\r\nVia: 1.1 egress-http-proxy-0000000000000007\r\n\
              TE: trailers\r\nConnection: TE\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn lines_are_written_anew_however_they_came() {
+        let head = "GET http://a/ HTTP/1.1\r\nA: 1\r\nB: 2\r\nHost: a\r\nC:3\r\nD: \r\n\
+                    E:  5\r\nF: 6\r\nConnection: close\r\nG: 7\t\r\nH: 8\r\nI:\r\n\r\n";
+        assert_eq!(
+            sent(head, None),
+            "GET /x?y HTTP/1.1\r\nHost: a.test:81\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: \r\n\
+             E: 5\r\nF: 6\r\nG: 7\r\nH: 8\r\nI: \r\n\
+             Via: 1.1 egress-http-proxy-0000000000000007\r\n\r\n"
+        );
+        let answer = "HTTP/1.1 200 OK\nA: 1\r\nB: 2\r\nKeep-Alive: x\r\nC: 3\n\
+                      D: 4\r\nContent-Length: 3\r\nE: 5\r\n\r\n";
+        assert_eq!(
+            answered(answer, Method::Idempotent, |_| ()),
+            "HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: 5\r\n\
+             Content-Length: 3\r\nVia: 1.1 egress-http-proxy-0000000000000007\r\n\r\n"
         );
     }
 
@@ -318,7 +388,10 @@ mod tests {
         let via = Via::new(7);
         let head =
             |via: &str| format!("GET http://a/ HTTP/1.1\r\nHost: a\r\nVia: 1.0 x, {via}\r\n\r\n");
-        let is_loop = |text: &str| via.is_in(&Request::parse(head(text).as_bytes()).unwrap());
+        let is_loop = |text: &str| {
+            let (head, mut room) = (head(text), Fields::new());
+            via.is_in(&Request::parse(head.as_bytes(), &mut room).unwrap())
+        };
         assert!(is_loop("1.1 egress-http-proxy-0000000000000007"));
         assert!(is_loop("HTTP/1.1 egress-http-proxy-0000000000000007 (us)"));
         assert!(!is_loop("1.1 egress-http-proxy-0000000000000008"));
