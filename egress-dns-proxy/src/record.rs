@@ -146,14 +146,14 @@ impl Drop for Record {
         };
         self.log.line(message, |entry| {
             entry
-                .display("client", self.client)
+                .socket("client", self.client)
                 .number("port", mapping.port().get().into())
                 .display("protocol", mapping.protocol())
                 .display("host", mapping.host())
                 .number("host_port", mapping.remote_port().get().into())
                 .number("line", self.route.line().into());
             if let Some(upstream) = self.upstream {
-                entry.display("upstream", upstream);
+                entry.socket("upstream", upstream);
             }
             entry
                 .str("end", self.end.word(&self.route))

@@ -1,7 +1,7 @@
 //! What is told of a request or tunnel, once, at its end.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use egress_runtime::access_log::Entry;
 use egress_runtime::relay::{RelayEnd, Transferred};
 use tokio::time::Instant;
 
-use crate::acl::{Decision, Target};
+use crate::acl::{Decision, Host, Target};
 use crate::metrics::Kind;
 use crate::refusal::Refusal;
 use crate::shared::{Flow, Worker};
@@ -143,15 +143,19 @@ impl Record {
 
     fn write(&self, entry: &mut Entry<'_>, up: u64, down: u64) {
         entry
-            .display("client", self.client)
+            .socket("client", self.client)
             .str("method", &self.method);
         if let Some(flow) = &self.flow {
             let target = &flow.target;
-            entry
-                .display("host", target.host())
-                .number("port", target.port().into());
+            match target.host() {
+                Host::Name(name) => entry.str("host", name.as_str()),
+                Host::Address(address @ IpAddr::V4(_)) => entry.ip("host", *address),
+                // In brackets.
+                host @ Host::Address(IpAddr::V6(_)) => entry.display("host", host),
+            };
+            entry.number("port", target.port().into());
             if let Some(upstream) = flow.upstream.get() {
-                entry.display("address", upstream.ip());
+                entry.ip("address", upstream.ip());
             }
         }
         if let Some(decision) = self.decision {
