@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr};
-use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -50,8 +49,6 @@ pub fn run(
     output: &mut impl Write,
 ) -> Result<()> {
     raise_file_limit()?;
-    // What is due at a time is begun then and not 50 us later.
-    rustix::thread::set_current_timer_slack(NonZero::new(1)).context("setting timer slack")?;
     let mut generator = Generator::new(arguments)?;
     if arguments.scenario == LoadScenario::Idle {
         generator.hold(input, output)
@@ -91,18 +88,6 @@ struct Generator {
     pace: Option<Pace>,
     next_target: usize,
     input: bool,
-    vigil: Vigil,
-}
-
-/// What the loop does while nothing happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Vigil {
-    /// It sleeps until an event.
-    Sleeps,
-    /// It looks again at once. Whoever sends to a core that sleeps pays for its
-    /// waking, several microseconds of a virtual machine: without this a proxy
-    /// would be charged for how often the generator happens to be idle.
-    Watches,
 }
 
 impl Generator {
@@ -142,7 +127,6 @@ impl Generator {
             pace: None,
             next_target: 0,
             input: false,
-            vigil: if rests { Vigil::Sleeps } else { Vigil::Watches },
         })
     }
 
@@ -244,10 +228,7 @@ impl Generator {
             let error = self.around.tally.first_error().unwrap_or_default();
             bail!("{HOPELESS} operations failed in a row, the first: {error}");
         }
-        let timeout = match self.vigil {
-            Vigil::Watches => Duration::ZERO,
-            Vigil::Sleeps => self.wake_up(end).saturating_duration_since(Instant::now()),
-        };
+        let timeout = self.patience(end);
         let told = self.around.poller.wait(Some(timeout))?;
         for ready in 0..told {
             if let Some(ready) = self.around.poller.ready(ready) {
@@ -257,12 +238,15 @@ impl Generator {
         Ok(())
     }
 
-    /// When something is to be done without an event.
-    fn wake_up(&self, end: Instant) -> Instant {
-        match &self.pace {
-            _ if !self.failed.is_empty() => Instant::now(),
-            Some(pace) if !self.free.is_empty() => end.min(pace.next()),
-            _ => end,
+    /// How long to sleep when nothing happens. While it measures it looks again
+    /// at once: whoever sends to a core that sleeps pays for its waking, several
+    /// microseconds of a virtual machine, and a proxy would be charged for how
+    /// often the generator happens to be idle.
+    fn patience(&self, end: Instant) -> Duration {
+        if self.rests && self.failed.is_empty() {
+            end.saturating_duration_since(Instant::now())
+        } else {
+            Duration::ZERO
         }
     }
 

@@ -22,7 +22,7 @@ impl Pace {
     }
 
     /// When the next operation is due.
-    pub(super) fn next(&self) -> Instant {
+    fn next(&self) -> Instant {
         let nanos = u128::from(self.begun) * 1_000_000_000 / u128::from(self.per_second);
         self.start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

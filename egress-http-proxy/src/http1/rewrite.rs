@@ -267,6 +267,10 @@ pub fn write_response(
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::super::fields::Fields;
     use super::super::request::Method;
     use super::*;
@@ -333,6 +337,33 @@ mod tests {
             "HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: 5\r\n\
              Content-Length: 3\r\nVia: 1.1 egress-http-proxy-0000000000000007\r\n\r\n"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn a_copied_line_is_what_would_be_written(
+            lines in vec(
+                (
+                    select(vec!["A", "X-Some", "Keep-Alive", "Server"]),
+                    select(vec![": ", ":", ":  ", ":\t"]),
+                    "([!-~]([ -~]{0,9}[!-~])?)?",
+                    select(vec!["\r\n", "\n", " \r\n", "\t\n"]),
+                ),
+                0..12,
+            ),
+        ) {
+            let mut head = "HTTP/1.1 204 No Content\r\n".to_owned();
+            let mut expected = head.clone();
+            for (name, colon, value, end) in &lines {
+                head += &[name, colon, value.as_str(), end].concat();
+                if *name != "Keep-Alive" {
+                    expected += &format!("{name}: {value}\r\n");
+                }
+            }
+            head += "\r\n";
+            expected += "Via: 1.1 egress-http-proxy-0000000000000007\r\n\r\n";
+            prop_assert_eq!(answered(&head, Method::Idempotent, |_| ()), expected);
+        }
     }
 
     #[test]
