@@ -10,9 +10,6 @@ pub(crate) struct Exported {
     series: BTreeMap<String, Vec<Labels>>,
 }
 
-/// Endings of the samples of a family.
-const SUFFIXES: [&str; 6] = ["", "_total", "_bucket", "_sum", "_count", "_info"];
-
 impl Exported {
     /// Adds a page of metrics, as the pod monitor has it scraped from this job.
     pub(crate) fn add(&mut self, job: &str, page: &str) {
@@ -46,21 +43,16 @@ impl Exported {
     }
 }
 
-/// The metrics of a page that have no sample yet.
-pub(crate) fn empty_families(page: &str) -> Vec<&str> {
+/// Those of `metrics` that have no sample on a page yet. A page does not name a
+/// metric before its first sample.
+pub(crate) fn missing<'m>(page: &str, metrics: &[&'m str]) -> Vec<&'m str> {
     let names: BTreeSet<_> = page
         .lines()
         .filter_map(sample)
         .map(|(name, _)| name)
         .collect();
-    page.lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .filter(|family| {
-            !SUFFIXES
-                .iter()
-                .any(|suffix| names.contains(&format!("{family}{suffix}")))
-        })
-        .collect()
+    let is_missing = |metric: &&&str| !names.contains(**metric);
+    metrics.iter().filter(is_missing).copied().collect()
 }
 
 /// Name and labels of the sample in a line, if it holds one.
